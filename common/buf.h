@@ -1,0 +1,69 @@
+/*
+ * Spans are borrowed bytes; a buf is owned bytes that grow up to a mandatory maximum. A buf that could
+ * not grow remembers it: later appends do nothing, and sl_buf_error() tells once, at the end.
+ */
+#ifndef SLUICE_COMMON_BUF_H
+#define SLUICE_COMMON_BUF_H
+
+#include "common/error.h"
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <string.h>
+
+struct sl_span {
+    const char *data; /* Not terminated. May be NULL when len is 0. */
+    size_t len;
+};
+
+#define SL_SPAN(literal) ((struct sl_span){"" literal, sizeof(literal) - 1})
+#define SL_SPAN_FMT "%.*s"
+#define SL_SPAN_ARG(span) (int)(span).len, (span).data
+
+static inline struct sl_span sl_span_of(const char *text)
+{
+    return (struct sl_span){text, text != NULL ? strlen(text) : 0};
+}
+
+static inline bool sl_span_equal(struct sl_span a, struct sl_span b)
+{
+    return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
+}
+
+static inline bool sl_span_is(struct sl_span a, const char *text)
+{
+    return sl_span_equal(a, sl_span_of(text));
+}
+
+/* ASCII only. */
+bool sl_span_equal_nocase(struct sl_span a, struct sl_span b);
+
+/* A whole decimal number in [min, max]: 0, or -SL_EINVAL with ret untouched. */
+int sl_span_to_int(struct sl_span text, long long min, long long max, long long *ret) SL_CHECKED;
+
+struct sl_buf {
+    char *data; /* Not terminated; NULL while cap is 0. */
+    size_t len;
+    size_t cap;
+    size_t max;
+    int err; /* 0, -SL_ENOMEM or -SL_ETOOBIG; sticky until sl_buf_clear. */
+};
+
+void sl_buf_init(struct sl_buf *buf, size_t max); /* Allocates nothing. */
+void sl_buf_fini(struct sl_buf *buf);
+void sl_buf_clear(struct sl_buf *buf); /* Keeps the memory, forgets the error. */
+void sl_buf_append(struct sl_buf *buf, const void *data, size_t len); /* Copies. */
+void sl_buf_append_span(struct sl_buf *buf, struct sl_span span);
+void sl_buf_append_text(struct sl_buf *buf, const char *text);
+void sl_buf_printf(struct sl_buf *buf, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+void sl_buf_vprintf(struct sl_buf *buf, const char *format, va_list args)
+    __attribute__((format(printf, 2, 0)));
+/* Room for len more bytes at data + len, or NULL with the error set. The caller adds to buf->len. */
+char *sl_buf_reserve(struct sl_buf *buf, size_t len);
+void sl_buf_consume(struct sl_buf *buf, size_t len); /* Drops len bytes from the front. */
+struct sl_span sl_buf_span(const struct sl_buf *buf);
+int sl_buf_error(const struct sl_buf *buf) SL_CHECKED;
+
+#endif
