@@ -1,6 +1,6 @@
 /*
- * An arena: memory for one job, given back all at once. Blocks are taken from malloc as needed, up to a
- * maximum in bytes.
+ * An arena: memory for one job, given back all at once. Blocks are taken from malloc as needed, up
+ * to a maximum in bytes.
  */
 #ifndef SLUICE_COMMON_ARENA_H
 #define SLUICE_COMMON_ARENA_H
@@ -18,7 +18,8 @@ struct sl_arena {
 void sl_arena_init(struct sl_arena *arena, size_t max); /* Allocates nothing. */
 void sl_arena_fini(struct sl_arena *arena);
 
-/* Zeroed memory, aligned for any type, valid until fini; NULL when out of memory or over the maximum. */
+/* Zeroed memory, aligned for any type, valid until fini; NULL when out of memory or over the
+ * maximum. */
 void *sl_arena_alloc(struct sl_arena *arena, size_t size) SL_CHECKED;
 /* Copies; terminated with a zero beyond its length. data is NULL on failure (also len then 0). */
 struct sl_span sl_arena_copy(struct sl_arena *arena, struct sl_span span) SL_CHECKED;

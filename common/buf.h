@@ -1,6 +1,6 @@
 /*
- * Spans are borrowed bytes; a buf is owned bytes that grow up to a mandatory maximum. A buf that could
- * not grow remembers it: later appends do nothing, and sl_buf_error() tells once, at the end.
+ * Spans are borrowed bytes; a buf is owned bytes that grow up to a mandatory maximum. A buf that
+ * could not grow remembers it: later appends do nothing, and sl_buf_error() tells once, at the end.
  */
 #ifndef SLUICE_COMMON_BUF_H
 #define SLUICE_COMMON_BUF_H
@@ -60,7 +60,8 @@ void sl_buf_printf(struct sl_buf *buf, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void sl_buf_vprintf(struct sl_buf *buf, const char *format, va_list args)
     __attribute__((format(printf, 2, 0)));
-/* Room for len more bytes at data + len, or NULL with the error set. The caller adds to buf->len. */
+/* Room for len more bytes at data + len, or NULL with the error set. The caller adds to buf->len.
+ */
 char *sl_buf_reserve(struct sl_buf *buf, size_t len);
 void sl_buf_consume(struct sl_buf *buf, size_t len); /* Drops len bytes from the front. */
 struct sl_span sl_buf_span(const struct sl_buf *buf);

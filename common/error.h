@@ -1,6 +1,6 @@
 /*
- * Errors: one table of codes with a text and a class. Functions return 0 or -SL_E*; retry policy and
- * the outcome of a query read the class, never the code.
+ * Errors: one table of codes with a text and a class. Functions return 0 or -SL_E*; retry policy
+ * and the outcome of a query read the class, never the code.
  */
 #ifndef SLUICE_COMMON_ERROR_H
 #define SLUICE_COMMON_ERROR_H

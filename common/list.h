@@ -1,5 +1,5 @@
-/* An intrusive doubly linked list: the node is a member of what is listed, so that it allocates nothing
- * and an item removes itself in constant time. An empty node points at itself. */
+/* An intrusive doubly linked list: the node is a member of what is listed, so that it allocates
+ * nothing and an item removes itself in constant time. An empty node points at itself. */
 #ifndef SLUICE_COMMON_LIST_H
 #define SLUICE_COMMON_LIST_H
 
@@ -12,9 +12,10 @@ struct sl_list {
 };
 
 /* The item that holds this node. */
-#define SL_ITEM(node, type, member) ((type *)(void *)((char *)(node) - offsetof(type, member)))
+#define SL_ITEM(node, type, member) ((type *)(void *)((char *)(node)-offsetof(type, member)))
 
-#define SL_LIST_EACH(node, list) for (struct sl_list *node = (list)->next; node != (list); node = node->next)
+#define SL_LIST_EACH(node, list)                                                                   \
+    for (struct sl_list *node = (list)->next; node != (list); node = node->next)
 /* The body may remove node, and only node. */
 #define SL_LIST_EACH_SAFE(node, list)                                                              \
     for (struct sl_list *node = (list)->next, *node##_next = node->next; node != (list);           \

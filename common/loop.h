@@ -1,7 +1,8 @@
 /*
- * The event loop of a process: timers, file descriptors, wake-ups from other threads, deferred tasks
- * and work for the thread pool. One loop, one thread; everything here is called on that thread but
- * sl_async_send. Callbacks fire from sl_loop_run only, never inside the call that asks for them.
+ * The event loop of a process: timers, file descriptors, wake-ups from other threads, deferred
+ * tasks and work for the thread pool. One loop, one thread; everything here is called on that
+ * thread but sl_async_send. Callbacks fire from sl_loop_run only, never inside the call that asks
+ * for them.
  */
 #ifndef SLUICE_COMMON_LOOP_H
 #define SLUICE_COMMON_LOOP_H
@@ -17,9 +18,10 @@ struct sl_loop;
 struct uv_loop_s;
 
 int sl_loop_create(struct sl_loop **ret) SL_CHECKED; /* 0 or -SL_ENOMEM. */
-/* Everything created on it must be destroyed before; runs the loop until its handles have closed. */
+/* Everything created on it must be destroyed before; runs the loop until its handles have closed.
+ */
 void sl_loop_destroy(struct sl_loop *loop);
-void sl_loop_run(struct sl_loop *loop);  /* Until sl_loop_stop. */
+void sl_loop_run(struct sl_loop *loop); /* Until sl_loop_stop. */
 void sl_loop_stop(struct sl_loop *loop);
 /* One turn: waits for an event for at most timeout_ms (0: does not wait). For tests. */
 void sl_loop_turn(struct sl_loop *loop, int timeout_ms);
@@ -50,11 +52,12 @@ void sl_task_cancel(struct sl_task *task);
 /* File descriptors. The descriptor stays the caller's. No callback comes after destroy. */
 enum { SL_READABLE = 1, SL_WRITABLE = 2 };
 struct sl_poll;
-typedef void sl_poll_cb(void *ctx, int events); /* events: what is ready; both when the fd failed. */
+typedef void sl_poll_cb(void *ctx,
+                        int events); /* events: what is ready; both when the fd failed. */
 int sl_poll_create(struct sl_loop *loop, int fd, sl_poll_cb *cb, void *ctx,
                    struct sl_poll **ret) SL_CHECKED;
 int sl_poll_set(struct sl_poll *poll, int events) SL_CHECKED; /* 0 pauses. */
-void sl_poll_destroy(struct sl_poll *poll);                   /* Before the fd is closed. Takes NULL. */
+void sl_poll_destroy(struct sl_poll *poll); /* Before the fd is closed. Takes NULL. */
 
 /* A wake-up from any thread; several sends may come as one. */
 struct sl_async;
