@@ -1,0 +1,89 @@
+/*
+ * Claims: one process at a time runs a stage of a query, and a stage that is done is not run again.
+ * An admission asks, for one job, everything at once: has the query ended, is it cancelled or
+ * expired, is the stage done or running elsewhere, and are there permits. Admissions of one turn
+ * travel in one round trip (common/lua/admit.lua).
+ */
+#ifndef SLUICE_COMMON_CLAIM_H
+#define SLUICE_COMMON_CLAIM_H
+
+#include "common/permit.h"
+
+enum sl_verdict {
+    SL_VERDICT_GRANTED, /* The claim is ours; fence, attempt and the permits that were free are set.
+                         */
+    SL_VERDICT_PARKED,  /* Another process that may be alive runs it. Being watched: on_retry
+                           follows. */
+    SL_VERDICT_DONE,    /* The stage is done and its output acknowledged: nothing is left to do. */
+    SL_VERDICT_ENDED,   /* The query has its ending, acknowledged: nothing is left to do. */
+    SL_VERDICT_ENDING,  /* It has an ending that nobody alive is producing: produce it (ending is
+                           set). */
+    SL_VERDICT_CANCELLED, /* The claim is ours, to write the ending. */
+    SL_VERDICT_EXPIRED,   /* Likewise. */
+    SL_VERDICT_WORN_OUT,  /* Likewise: its owners died too often (three attempts). */
+};
+
+enum { SL_ADMIT_PERMITS = 2 };
+
+struct sl_admission {
+    /* Set by the owner before sl_admit; id and stage stay valid until settled. */
+    struct sl_span id;
+    const char *stage;   /* "retrieve" */
+    int64_t deadline_ms; /* Redis's clock. */
+    bool bulk;           /* The claim goes when it is settled; no ending, no cancellation. */
+    bool no_claim;       /* Only checks (ended, cancelled, expired) and permits. */
+    /* Permits wanted, initialised; NULL: none. Granted only when at least one of those wanted is
+     * free, or none is wanted: until then the admission waits without a claim. */
+    struct sl_permit *permits[SL_ADMIT_PERMITS];
+    void (*on_verdict)(struct sl_admission *admission, enum sl_verdict verdict);
+    void (*on_retry)(struct sl_admission *admission); /* Parked: something changed; admit again. */
+    void (*on_cancelled)(
+        struct sl_admission *admission); /* Granted: the query was cancelled. Once. */
+    void (*on_lost)(
+        struct sl_admission *admission); /* Granted: the claim is gone; stop, end nothing. */
+    /* Answers. */
+    uint64_t fence;
+    uint32_t attempt; /* From 1. */
+    struct sl_span
+        ending; /* SL_VERDICT_ENDING: as given to sl_claim_end; borrowed in on_verdict. */
+    /* The coord's. */
+    enum {
+        SL_ADMIT_IDLE,
+        SL_ADMIT_WAITING,
+        SL_ADMIT_ASKED,
+        SL_ADMIT_PARKED,
+        SL_ADMIT_GRANTED
+    } state;
+    char dead_owner[20];
+    struct sl_list node;
+    void *private_;
+};
+
+/* Queued for the next round trip, in order of deadlines; on_verdict comes later. While Redis is
+ * away it waits, up to the deadline and then as long as needed: an ending needs Redis. */
+void sl_admit(struct sl_coord *coord, struct sl_admission *admission);
+/* Takes it back in any state, without a word to Redis about a claim that is granted (its lease as
+ * an owner goes on until sl_claim_settle or the process ends). Held permits stay with their owner.
+ */
+void sl_admit_withdraw(struct sl_coord *coord, struct sl_admission *admission);
+
+/* The stage's output is acknowledged: the claim is marked done (bulk: removed). cb: 0, or -SL_ELOST
+ * when the claim is no longer ours, which changes nothing for the caller: its output is out.
+ * Retried while Redis is away, until it answers. Withdrawn by sl_coord_destroy. Ends the admission.
+ */
+void sl_claim_done(struct sl_coord *coord, struct sl_admission *admission,
+                   void (*cb)(void *ctx, int err), void *ctx);
+/* Gives the claim back undone, so that whoever reads the record next runs it (drain, VERSION). */
+void sl_claim_give_back(struct sl_coord *coord, struct sl_admission *admission);
+
+/* The one ending of a query: the first to store it wins; it is then produced by the winner, and
+ * acknowledged with sl_claim_ended. ending: the caller's bytes, all that producing needs (copied).
+ * fence 0: the caller has no claim (a gateway); else only the claim's owner wins. cb: 0 won (also
+ * when the same owner stored it before), -SL_EEXIST (there is another: it counts), -SL_ELOST (claim
+ * lost). Retried while Redis is away until deadline_ms + 60 s, then -SL_ECONN. */
+int sl_claim_end(struct sl_coord *coord, struct sl_span id, const char *stage, uint64_t fence,
+                 struct sl_span ending, void (*cb)(void *ctx, int err), void *ctx) SL_CHECKED;
+/* The ending was produced and acknowledged. Best effort, without an answer. */
+void sl_claim_ended(struct sl_coord *coord, struct sl_span id);
+
+#endif

@@ -1,0 +1,59 @@
+/*
+ * This process among the others, through Redis: who it is (a random boot id with a heartbeat), what
+ * time it is on Redis's clock, and whether Redis can be relied on. Claims (claim.h) and permits
+ * (permit.h) stand on it. Section 5 of docs/ARCHITECTURE.md is the specification of all three.
+ */
+#ifndef SLUICE_COMMON_COORD_H
+#define SLUICE_COMMON_COORD_H
+
+#include "common/buf.h"
+#include "common/loop.h"
+#include "common/metrics.h"
+
+struct sl_coord;
+
+/* A limit on calls in flight in the whole cluster. */
+struct sl_limit {
+    const char *name;   /* "CHAT"; static. */
+    uint32_t limit;     /* All together. */
+    uint32_t query_max; /* The most that queries hold; 0: limit. */
+    uint32_t bulk_max;  /* The most that bulk work holds; 0: limit. */
+};
+
+enum { SL_LIMITS_MAX = 8 };
+
+struct sl_coord_config {
+    const char *redis_url;
+    const char *prefix;  /* Of every key: "sluice" gives "sluice:...". */
+    const char *boot_id; /* NULL: random, 16 hex digits. For tests. */
+    const struct sl_limit *limits;
+    size_t limit_count;
+    uint64_t
+        result_ttl_ms; /* SLUICE_RESULT_TTL: of claims that are done, endings and cancellations. */
+    uint64_t orphan_grace_ms;   /* SLUICE_ORPHAN_GRACE: heartbeats are kept this + 60 s. */
+    struct sl_metrics *metrics; /* sluice_permits_in_use, sluice_permit_limit, ... */
+    void (*on_ready)(void *ctx, bool ready, const char *why); /* Redis usable or not; on changes. */
+    void *ctx;
+};
+
+int sl_coord_create(struct sl_loop *loop, const struct sl_coord_config *config,
+                    struct sl_coord **ret, char *why, size_t why_size) SL_CHECKED;
+/* Every admission and permit must be settled or withdrawn before. Takes NULL. */
+void sl_coord_destroy(struct sl_coord *coord);
+
+const char *sl_coord_owner(const struct sl_coord *coord); /* The boot id. */
+/* Linked to Redis, its clock known. New upstream calls start only while it is. */
+bool sl_coord_ready(const struct sl_coord *coord);
+/* Redis's clock, Unix ms, from the last reply and this process's monotonic clock; costs no round
+ * trip. Before the first reply: the machine's wall clock. */
+int64_t sl_coord_now_ms(const struct sl_coord *coord);
+/* The index of a limit by name; SL_LIMITS_MAX when there is none. */
+size_t sl_coord_limit(const struct sl_coord *coord, const char *name);
+const char *sl_coord_prefix(const struct sl_coord *coord);
+
+/* Cancels a query: sets its key and tells every process. Also without any claim. cb (may be NULL):
+ * 0 when Redis has it. */
+int sl_coord_cancel(struct sl_coord *coord, struct sl_span query_id, void (*cb)(void *ctx, int err),
+                    void *ctx) SL_CHECKED;
+
+#endif

@@ -1,0 +1,44 @@
+/*
+ * Permits: leases on a cluster-wide limit of calls in flight. A permit is a member of its owner. It
+ * is asked for alone (sl_permit_request) or with an admission (claim.h), renewed by the coord while
+ * held, and given back by sl_permit_release. When its lease cannot be kept, on_lost says so before
+ * it ends, by this process's own clock, so that the call can be closed in time.
+ */
+#ifndef SLUICE_COMMON_PERMIT_H
+#define SLUICE_COMMON_PERMIT_H
+
+#include "common/coord.h"
+
+enum sl_permit_state { SL_PERMIT_NONE, SL_PERMIT_WAITING, SL_PERMIT_HELD };
+
+struct sl_permit {
+    /* Set by sl_permit_init. */
+    size_t limit; /* sl_coord_limit */
+    bool bulk;
+    void (*on_granted)(struct sl_permit *permit, int err); /* See sl_permit_request. */
+    void (*on_lost)(struct sl_permit *permit);             /* Then the state is NONE already. */
+    /* The coord's. */
+    enum sl_permit_state state;
+    uint64_t serial;
+    int64_t deadline_ms;
+    uint64_t lease_end_ms; /* This process's monotonic clock. */
+    struct sl_list node;
+};
+
+void sl_permit_init(struct sl_permit *permit, size_t limit, bool bulk,
+                    void (*on_granted)(struct sl_permit *permit, int err),
+                    void (*on_lost)(struct sl_permit *permit));
+/* on_granted comes later: 0 and the permit is held, or -SL_EEXPIRED at deadline_ms (Redis's clock).
+ * Waits through cool-downs, quarantine and a Redis that is away; served in order of deadlines. */
+void sl_permit_request(struct sl_coord *coord, struct sl_permit *permit, int64_t deadline_ms);
+/* Gives back a held permit, withdraws a waiting one; nothing on one that is neither. Never fails:
+ * what Redis does not hear of ends with the lease. */
+void sl_permit_release(struct sl_coord *coord, struct sl_permit *permit);
+
+/* No process starts a call on this limit for so long (429 or 503 with Retry-After). At most 10 min.
+ */
+void sl_permit_cool_down(struct sl_coord *coord, size_t limit, uint32_t delay_ms);
+/* Held by this process. */
+uint32_t sl_permit_held(const struct sl_coord *coord, size_t limit);
+
+#endif
