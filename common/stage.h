@@ -1,0 +1,57 @@
+/*
+ * A stage: what one worker program does with one job. A stage is a table of hooks and options at
+ * the end of its file; the runtime (worker.h, job.h) alone owns topics, offsets, claims, deadlines,
+ * drain, metrics and endings. Hooks run on the loop's thread and return at once.
+ */
+#ifndef SLUICE_COMMON_STAGE_H
+#define SLUICE_COMMON_STAGE_H
+
+#include "common/claim.h"
+#include "common/options.h"
+
+struct sl_worker;
+struct sl_job;
+
+enum sl_input_kind { SL_INPUT_QUERY, SL_INPUT_DOCUMENT, SL_INPUT_BATCH };
+
+struct sl_stage_input {
+    const char *topic; /* Without prefix: "retrieve"; NULL ends the inputs. */
+    enum sl_input_kind kind;
+    bool bulk;   /* Slots of its own, so that it never takes a query's. */
+    bool public; /* From outside: fields are checked strictly, content-type may be JSON. */
+};
+
+/* A limit that the stage's calls count against, and the options that carry it. */
+struct sl_stage_limit {
+    const char *name;    /* "CHAT" */
+    bool with_admission; /* One permit comes with each query's admission (at most two of these). */
+};
+
+enum { SL_STAGE_INPUTS = 2, SL_STAGE_LIMITS = 4 };
+
+struct sl_stage {
+    const char *name;          /* "rerank"; the program is sluice-rerank. */
+    const char *synopsis;      /* One sentence for --help. */
+    enum sl_stage_index index; /* Its place in struct sl_query.stages; SL_STAGE_COUNT: none. */
+    struct sl_stage_input inputs[SL_STAGE_INPUTS + 1];
+    const char *const *outputs; /* Topics without prefix that it sends to; NULL at the end. */
+    struct sl_stage_limit limits[SL_STAGE_LIMITS + 1];
+    const char *admin_address;               /* Default of SLUICE_ADMIN_LISTEN. */
+    long long drain_ms;                      /* Default of SLUICE_DRAIN_TIMEOUT. */
+    size_t state_size;                       /* Of a job's state, zeroed. */
+    const struct sl_option_set *option_sets; /* Its own options; static values. */
+    size_t option_set_count;
+
+    /* Before the first job. *ret is given back by sl_worker_stage. 0, or -SL_E* with one line in
+     * why. */
+    int (*init)(struct sl_worker *worker, void **ret, char *why, size_t why_size);
+    void (*fini)(void *stage_state); /* After the last. */
+    /* The job is ours and its permits (sl_job_permit) are held where they were free. Exactly one of
+     * the sl_job_* calls that settle it must follow, now or later. */
+    void (*start)(struct sl_job *job);
+    /* Stop: close its calls, let nothing call back into the job. The runtime ends it afterwards;
+     * the stage may call sl_job_partial first, and must not settle it. NULL: nothing to stop. */
+    void (*cancel)(struct sl_job *job);
+};
+
+#endif
