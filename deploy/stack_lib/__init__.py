@@ -1,0 +1,1 @@
+"""The parts of deploy/stack; see there for the reading order."""

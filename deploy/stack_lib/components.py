@@ -1,0 +1,259 @@
+"""What the stack consists of: for each process its command, environment, log and probe.
+
+A component has one or more instances; only workers can have more than one. The instance of a server
+is named like its component, those of a worker are numbered (embed-1, embed-2). To add a worker, add
+a line to WORKERS.
+"""
+
+import os
+import re
+from dataclasses import dataclass, field
+
+from . import ports, probes
+from .errors import StackError
+
+# Offsets of admin ports from their base, by worker. The gateway comes last so that it starts to
+# accept questions when those who answer them are there.
+WORKERS = {
+    "embed": 1,
+    "retrieve": 2,
+    "rerank": 3,
+    "generate": 4,
+    "ingest": 5,
+    "gateway": 0,
+}
+SERVERS = ("kafka", "redis", "model-chat", "model-embed", "model-rerank")
+COMPONENTS = SERVERS + tuple(WORKERS)
+GROUPS = {
+    "models": ("model-chat", "model-embed", "model-rerank"),
+    "workers": tuple(WORKERS),
+}
+MAX_INSTANCES = 32
+
+CHAT_MODEL = "smollm2-135m-instruct"
+EMBED_MODEL = "all-minilm-l6-v2"
+RERANK_MODEL = "minilm-l6-late-interaction"
+EMBED_FILE = "all-MiniLM-L6-v2.f16.gguf"
+
+# More requests at a time do not get a small machine's processors to finish any of them sooner.
+CHAT_SLOTS = 2
+CHAT_CONTEXT = 8192
+
+# Seconds until a stopping process is killed. A worker's own limit, SLUICE_DRAIN_TIMEOUT, comes
+# first: the time of a whole query where tokens are streamed, 10 s elsewhere.
+STOP_SERVER = 30
+STOP_WORKER = {"gateway": 75, "generate": 75}
+STOP_OTHER_WORKER = 20
+STOP_MARGIN = 10
+
+# Seconds until a process that is not ready counts as failed.
+START_SERVER = 120
+START_WORKER = 60
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process under supervisor."""
+
+    name: str
+    component: str
+    command: tuple
+    environment: dict = field(default_factory=dict)
+    stop_seconds: int = STOP_SERVER
+    start_seconds: int = START_SERVER
+    admin_port: int = None
+    probe: object = None
+
+    @property
+    def program(self):
+        """The file that is run, to see whether it was built anew."""
+        return self.command[0]
+
+
+def expand(names):
+    """Components for the words of --only and the like: components, or groups of them."""
+    wanted = set()
+    for name in names:
+        if name not in COMPONENTS and name not in GROUPS:
+            words = ", ".join(COMPONENTS + tuple(GROUPS))
+            raise StackError(f"there is no {name!r} in the stack; there are: {words}", 2)
+        wanted.update(GROUPS.get(name, (name,)))
+    return [component for component in COMPONENTS if component in wanted]
+
+
+def instance_names(component, count):
+    if component in SERVERS:
+        return [component]
+    return [f"{component}-{nth}" for nth in range(1, count + 1)]
+
+
+def processors():
+    return len(os.sched_getaffinity(0))
+
+
+# ---- the servers ------------------------------------------------------------------------------
+
+
+def java(layout, *arguments):
+    # The first tier of the compiler starts faster and is enough for one machine's stack.
+    options = ("-Xms64m", "-Xmx320m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+    logging = tuple(
+        f"-Dorg.slf4j.simpleLogger.{setting}"
+        for setting in (
+            "showDateTime=true",
+            "dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSS",
+            "showThreadName=false",
+            "showShortLogName=true",
+            "defaultLogLevel=warn",
+            "log.kafka=info",
+        )
+    )
+    return ("java", *options, *logging, "-cp", str(layout.local / "kafka/libs/*"), *arguments)
+
+
+def kafka_format(layout):
+    """The command that prepares Kafka's empty data directory; `None` if it is prepared."""
+    if (layout.data / "kafka/meta.properties").exists():
+        return None
+    config = str(layout.config / "kafka.properties")
+    # The id of the cluster: any UUID will do, and one that is always the same is one secret fewer.
+    identity = "c2x1aWNlLXN0YWNrLTAwMA"
+    return java(layout, "kafka.tools.StorageTool", "format", "-t", identity, "-c", config)
+
+
+def write_kafka_config(layout, chosen):
+    settings = {
+        "process.roles": "broker,controller",
+        "node.id": 1,
+        "controller.quorum.voters": f"1@{ports.LOOPBACK}:{chosen['controller']}",
+        "controller.listener.names": "CONTROLLER",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        "listeners": f"PLAINTEXT://{ports.LOOPBACK}:{chosen['kafka']},"
+        f"CONTROLLER://{ports.LOOPBACK}:{chosen['controller']}",
+        "advertised.listeners": f"PLAINTEXT://{ports.LOOPBACK}:{chosen['kafka']}",
+        "log.dirs": layout.data / "kafka",
+        "auto.create.topics.enable": "false",
+        # One broker holds the only copy.
+        "offsets.topic.replication.factor": 1,
+        "offsets.topic.num.partitions": 8,
+        "transaction.state.log.replication.factor": 1,
+        "transaction.state.log.min.isr": 1,
+        "share.coordinator.state.topic.replication.factor": 1,
+        "share.coordinator.state.topic.min.isr": 1,
+        # A consumer group is ready at once instead of waiting 3 s for more members.
+        "group.initial.rebalance.delay.ms": 0,
+        # Compaction's buffer: the default of 128 MB is a third of the heap.
+        "log.cleaner.dedupe.buffer.size": 8 << 20,
+    }
+    lines = [f"{name}={value}\n" for name, value in settings.items()]
+    (layout.config / "kafka.properties").write_text("".join(lines))
+
+
+def write_redis_config(layout, chosen):
+    (layout.data / "redis").mkdir(parents=True, exist_ok=True)
+    settings = {
+        "bind": ports.LOOPBACK,
+        "port": chosen["redis"],
+        "dir": f'"{layout.data / "redis"}"',
+        # Claims and permits must never be evicted, and must outlive a restart.
+        "maxmemory-policy": "noeviction",
+        "appendonly": "yes",
+        "daemonize": "no",
+    }
+    lines = [f"{name} {value}\n" for name, value in settings.items()]
+    (layout.config / "redis.conf").write_text("".join(lines))
+
+
+def server_process(layout, chosen, component):
+    python = str(layout.local / "venv/bin/python")
+    models = layout.root / "deploy/models"
+    threads = ("--threads", str(processors()))
+
+    def llama(role, port, *options):
+        command = (python, str(models / "serve_llama.py"), role, "--port", str(port))
+        return (*command, *threads, *options)
+
+    if component == "kafka":
+        command = java(layout, "kafka.Kafka", str(layout.config / "kafka.properties"))
+        probe = lambda: probes.kafka(chosen["kafka"])
+    elif component == "redis":
+        command = ("redis-server", str(layout.config / "redis.conf"))
+        probe = lambda: probes.redis(chosen["redis"])
+    elif component == "model-chat":
+        size = ("--parallel", str(CHAT_SLOTS), "--ctx", str(CHAT_CONTEXT))
+        command = llama("chat", chosen["chat"], *size)
+        probe = lambda: probes.model(chosen["chat"])
+    elif component == "model-embed":
+        model = str(layout.local / "models" / EMBED_FILE)
+        command = llama("embed", chosen["embed"], "--model", model)
+        probe = lambda: probes.model(chosen["embed"])
+    else:
+        script = str(models / "serve_rerank.py")
+        command = (python, script, "--port", str(chosen["rerank"]), *threads)
+        probe = lambda: probes.model(chosen["rerank"])
+    return Process(component, component, command, probe=probe)
+
+
+# ---- the workers ------------------------------------------------------------------------------
+
+
+def connections(layout, chosen):
+    """The variables with which a program reaches this stack's parts, as far as they have ports."""
+    variables = {}
+
+    def add(port_name, **values):
+        if port_name in chosen:
+            address = f"{ports.LOOPBACK}:{chosen[port_name]}"
+            for name, value in values.items():
+                variables[name] = value.format(address)
+
+    add("kafka", SLUICE_KAFKA_BROKERS="{}")
+    add("redis", SLUICE_REDIS_URL="redis://{}")
+    add("embed", SLUICE_EMBED_URL="http://{}/v1", SLUICE_EMBED_MODEL=EMBED_MODEL)
+    add("rerank", SLUICE_RERANK_URL="http://{}/v1", SLUICE_RERANK_MODEL=RERANK_MODEL)
+    add("chat", SLUICE_CHAT_URL="http://{}/v1", SLUICE_CHAT_MODEL=CHAT_MODEL)
+    if "gateway" in chosen:
+        host = ports.listen_address(layout.environ)[0]
+        host = ports.LOOPBACK if host in ("0.0.0.0", "[::]") else host
+        variables["SLUICE_URL"] = f"http://{host}:{chosen['gateway']}"
+    store = f"sqlite://{layout.data / 'sluice.db'}"
+    variables["SLUICE_VECTOR_URL"] = variables["SLUICE_KEYWORD_URL"] = store
+    variables["SLUICE_SQLITE_VEC"] = str(layout.local / "lib/vec0.so")
+    return variables
+
+
+def worker_process(layout, chosen, passed_on, component, name):
+    """`passed_on` holds the variables that the user set: they win."""
+    admin = chosen["admin"][name]
+    environment = connections(layout, chosen)
+    environment.pop("SLUICE_URL", None)
+    environment["SLUICE_CHAT_LIMIT"] = str(CHAT_SLOTS)
+    environment.update(passed_on)
+    environment["SLUICE_ADMIN_LISTEN"] = f"{ports.LOOPBACK}:{admin}"
+    if component == "gateway":
+        host, _ = ports.listen_address(layout.environ)
+        environment["SLUICE_LISTEN"] = f"{host}:{chosen[gateway_port_name(name)]}"
+    return Process(
+        name,
+        component,
+        (str(layout.bin / f"sluice-{component}"),),
+        environment,
+        stop_seconds=stop_seconds(component, environment.get("SLUICE_DRAIN_TIMEOUT", "")),
+        start_seconds=START_WORKER,
+        admin_port=admin,
+        probe=lambda: probes.worker(admin),
+    )
+
+
+def gateway_port_name(name):
+    """The name in ports.json of a gateway's public port."""
+    return "gateway" if name == "gateway-1" else name
+
+
+def stop_seconds(component, drain_timeout):
+    """Longer than the worker's own drain time-out, given as the programs read a duration."""
+    match = re.fullmatch(r"([0-9.]+)(ms|s|m|h|)", drain_timeout)
+    if match is None:
+        return STOP_WORKER.get(component, STOP_OTHER_WORKER)
+    unit = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "": 1}[match[2]]
+    return int(float(match[1]) * unit) + STOP_MARGIN
