@@ -31,8 +31,9 @@ uint32_t sl_job_attempt(const struct sl_job *job); /* From 1. */
 bool sl_job_bulk(const struct sl_job *job);
 int64_t sl_job_deadline_ms(const struct sl_job *job);  /* Redis's clock. */
 int64_t sl_job_remaining_ms(const struct sl_job *job); /* 0 when it has passed. */
-/* The i-th permit of the stage's limits with_admission; the call that uses it may be refused it
- * (state NONE) and then asks for it. on_lost is the job's: it aborts the job's calls by cancel. */
+/* The permit of the stage's i-th limit, i < admission_permits; the call that uses it may be refused
+ * it (state NONE) and then asks for it. on_lost is the job's: it aborts the job's calls by cancel.
+ */
 struct sl_permit *sl_job_permit(struct sl_job *job, size_t i);
 /* Upstream calls made so far, for the stage's times. */
 void sl_job_count_attempts(struct sl_job *job, uint32_t calls);

@@ -7,6 +7,7 @@
 #define SLUICE_COMMON_STAGE_H
 
 #include "common/claim.h"
+#include "common/message.h"
 #include "common/options.h"
 
 struct sl_worker;
@@ -21,12 +22,6 @@ struct sl_stage_input {
     bool public; /* From outside: fields are checked strictly, content-type may be JSON. */
 };
 
-/* A limit that the stage's calls count against, and the options that carry it. */
-struct sl_stage_limit {
-    const char *name;    /* "CHAT" */
-    bool with_admission; /* One permit comes with each query's admission (at most two of these). */
-};
-
 enum { SL_STAGE_INPUTS = 2, SL_STAGE_LIMITS = 4 };
 
 struct sl_stage {
@@ -35,7 +30,9 @@ struct sl_stage {
     enum sl_stage_index index; /* Its place in struct sl_query.stages; SL_STAGE_COUNT: none. */
     struct sl_stage_input inputs[SL_STAGE_INPUTS + 1];
     const char *const *outputs; /* Topics without prefix that it sends to; NULL at the end. */
-    struct sl_stage_limit limits[SL_STAGE_LIMITS + 1];
+    /* The limits that its calls count against, from its options; how many. NULL: none. */
+    size_t (*limits)(struct sl_limit ret[SL_STAGE_LIMITS]);
+    size_t admission_permits; /* One of each of the first so many comes with a query's admission. */
     const char *admin_address;               /* Default of SLUICE_ADMIN_LISTEN. */
     long long drain_ms;                      /* Default of SLUICE_DRAIN_TIMEOUT. */
     size_t state_size;                       /* Of a job's state, zeroed. */
