@@ -147,6 +147,8 @@ def write_kafka_config(layout, chosen):
     }
     lines = [f"{name}={value}\n" for name, value in settings.items()]
     (layout.config / "kafka.properties").write_text("".join(lines))
+    kcat = f"metadata.broker.list={ports.LOOPBACK}:{chosen['kafka']}\n"
+    (layout.config / "kcat.conf").write_text(kcat)
 
 
 def write_redis_config(layout, chosen):
@@ -197,6 +199,18 @@ def server_process(layout, chosen, component):
 # ---- the workers ------------------------------------------------------------------------------
 
 
+def exports(layout, chosen):
+    """What a shell needs to talk to the stack: the programs' variables, and kcat's."""
+    variables = connections(layout, chosen)
+    if "gateway" in chosen:
+        host = ports.listen_address(layout.environ)[0]
+        host = ports.LOOPBACK if host in ("0.0.0.0", "[::]") else host
+        variables["SLUICE_URL"] = f"http://{host}:{chosen['gateway']}"
+    if "kafka" in chosen:
+        variables["KCAT_CONFIG"] = str(layout.config / "kcat.conf")
+    return variables
+
+
 def connections(layout, chosen):
     """The variables with which a program reaches this stack's parts, as far as they have ports."""
     variables = {}
@@ -212,10 +226,6 @@ def connections(layout, chosen):
     add("embed", SLUICE_EMBED_URL="http://{}/v1", SLUICE_EMBED_MODEL=EMBED_MODEL)
     add("rerank", SLUICE_RERANK_URL="http://{}/v1", SLUICE_RERANK_MODEL=RERANK_MODEL)
     add("chat", SLUICE_CHAT_URL="http://{}/v1", SLUICE_CHAT_MODEL=CHAT_MODEL)
-    if "gateway" in chosen:
-        host = ports.listen_address(layout.environ)[0]
-        host = ports.LOOPBACK if host in ("0.0.0.0", "[::]") else host
-        variables["SLUICE_URL"] = f"http://{host}:{chosen['gateway']}"
     store = f"sqlite://{layout.data / 'sluice.db'}"
     variables["SLUICE_VECTOR_URL"] = variables["SLUICE_KEYWORD_URL"] = store
     variables["SLUICE_SQLITE_VEC"] = str(layout.local / "lib/vec0.so")
@@ -226,7 +236,6 @@ def worker_process(layout, chosen, passed_on, component, name):
     """`passed_on` holds the variables that the user set: they win."""
     admin = chosen["admin"][name]
     environment = connections(layout, chosen)
-    environment.pop("SLUICE_URL", None)
     environment["SLUICE_CHAT_LIMIT"] = str(CHAT_SLOTS)
     environment.update(passed_on)
     environment["SLUICE_ADMIN_LISTEN"] = f"{ports.LOOPBACK}:{admin}"

@@ -94,7 +94,9 @@ class Ports:
         """`port` if it is free, any free one if it is 0; a taken one is noted under its variable."""
         if port == 0:
             return self._any_free(host)
-        if port in self._all() or not is_free(host, port):
+        if port in self._all():
+            self.taken.append(f"port {port} ({name}) is given twice: set {variable} to another one")
+        elif not is_free(host, port):
             self.taken.append(f"port {port} ({name}) is taken: set {variable} to a free one")
         return port
 

@@ -35,7 +35,7 @@ def inspect(process, info):
         "pid": info["pid"] or None,
         "up_seconds": max(0, int(time.time()) - info["start"]) if info["pid"] else None,
         "health": HEALTH_OF_STATE.get(info["statename"]),
-        "reason": info["spawnerr"],
+        "reason": "see its log" if info["spawnerr"] else "",
         "admin_port": process.admin_port,
         "in_flight": None,
         "lag": None,

@@ -5,6 +5,7 @@ model servers start side by side; when they are ready the topics are created; th
 runs already stays, unless its configuration changed or its program was built anew.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -24,6 +25,9 @@ PORTS_OF = {
     "model-embed": ("embed",),
     "model-rerank": ("rerank",),
 }
+# Holds, as JSON, what `deploy/stack env` exported besides it.
+EXPORTED = "SLUICE_STACK_EXPORTED"
+
 POLL_SECONDS = 0.1
 TOPICS_SECONDS = 60
 
@@ -41,12 +45,16 @@ class Up:
     def passed_on(self):
         """The SLUICE_* variables that the user set for the workers.
 
-        After `eval "$(deploy/stack env)"` the shell holds the stack's own values of an earlier run,
-        which may have changed since: those are not the user's.
+        After `eval "$(deploy/stack env)"` the shell holds the stack's own values, which may be
+        those of an earlier run: they are not the user's. EXPORTED tells them apart.
         """
-        exported = self.layout.state.get("exports", {})
+        environ = self.layout.environ
+        try:
+            exported = json.loads(environ.get(EXPORTED) or "{}")
+        except ValueError:
+            raise StackError(f"{EXPORTED} is damaged: unset it", 2) from None
         chosen = {}
-        for name, value in self.layout.environ.items():
+        for name, value in environ.items():
             own = name.startswith("SLUICE_STACK_") or name in (
                 "SLUICE_LOCAL",
                 "SLUICE_ADMIN_LISTEN",
@@ -126,7 +134,7 @@ class Up:
             running = self.running_names()
             self.choose_ports(wanted, running)
             self.layout.make()
-            self.layout.state["exports"] = self.exports()
+            self.layout.state["exports"] = components.exports(self.layout, self.layout.ports.chosen)
             self.layout.save()
             if not self.supervisor.is_running():
                 self.supervisor.start()
@@ -147,9 +155,6 @@ class Up:
         running = ("RUNNING", "STARTING", "BACKOFF", "STOPPING")
         states = self.supervisor.processes()
         return {name for name, info in states.items() if info["statename"] in running}
-
-    def exports(self):
-        return components.connections(self.layout, self.layout.ports.chosen)
 
     def bring_up(self, wanted):
         servers = [name for name in wanted if name in SERVERS]
@@ -187,18 +192,15 @@ class Up:
             components.write_redis_config(self.layout, chosen)
 
     def stop_outdated(self, processes):
-        """A running process whose file was replaced since runs code that is no longer there."""
+        """A worker whose program was built after its start runs code that is no longer there."""
         states = self.supervisor.processes()
-        outdated = []
-        for process in processes:
-            pid = states[process.name]["pid"]
-            if process.component in WORKERS and pid:
-                try:
-                    current = os.path.samefile(f"/proc/{pid}/exe", process.program)
-                except FileNotFoundError:
-                    current = False
-                if not current:
-                    outdated.append(process.name)
+        outdated = [
+            process.name
+            for process in processes
+            if process.component in WORKERS
+            and states[process.name]["pid"]
+            and states[process.name]["start"] < os.stat(process.program).st_mtime
+        ]
         if outdated:
             say(f"  stopping what was built anew: {', '.join(outdated)}")
             self.supervisor.stop(outdated)
