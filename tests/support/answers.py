@@ -13,6 +13,8 @@ import operator
 import re
 import uuid
 
+FILTERS_LIMIT = 1000
+
 _WORD = re.compile(r"\w+")
 _NUMBERED = re.compile(r"Question \d+:[^\n]*")
 _LABELLED = re.compile(r"(?im)^[ \t]*question:[ \t]*(\S[^\n]*)$")
@@ -70,6 +72,11 @@ def words(text):
     return _WORD.findall(text.lower())
 
 
+@functools.lru_cache(maxsize=4096)
+def _word_set(text):
+    return frozenset(words(text))
+
+
 def _signed_slots(digest, dim):
     for at in range(0, len(digest), 4):
         number = int.from_bytes(digest[at:at + 4], "little")
@@ -84,14 +91,17 @@ def _word_slots(word, dim):
 def embed(text, dim=384):
     """A unit vector: four signed dimensions a word, and eight weak ones of the whole text, so that
     two texts of the same words differ."""
-    vector = [0.0] * dim
+    slots = {}
     for word in words(text):
         for slot, sign in _word_slots(word, dim):
-            vector[slot] += sign
+            slots[slot] = slots.get(slot, 0.0) + sign
     for slot, sign in _signed_slots(hashlib.blake2b(text.encode(), digest_size=32).digest(), dim):
-        vector[slot] += 0.05 * sign
-    norm = math.sqrt(sum(x * x for x in vector)) or 1.0
-    return [round(x / norm, 6) for x in vector]
+        slots[slot] = slots.get(slot, 0.0) + 0.05 * sign
+    norm = math.sqrt(sum(x * x for x in slots.values())) or 1.0
+    vector = [0.0] * dim
+    for slot, value in slots.items():
+        vector[slot] = round(value / norm, 6)
+    return vector
 
 
 def vector_key(vector):
@@ -105,7 +115,7 @@ def rerank(query, documents):
     wanted = set(words(query))
     scores = []
     for text in documents:
-        share = len(wanted.intersection(words(text))) / (len(wanted) or 1)
+        share = len(wanted & _word_set(text)) / (len(wanted) or 1)
         noise = hashlib.blake2b((query + "\0" + text).encode(), digest_size=4).digest()
         scores.append(round(0.9 * share + 0.1 * int.from_bytes(noise, "little") / 2**32, 6))
     return scores
@@ -132,12 +142,42 @@ def _plain(value):
     return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
 
 
+class _Document:
+    """One record of a store, with what searching it needs."""
+
+    __slots__ = ("id", "fields", "vector", "words", "shown")
+
+    def __init__(self, fields, vector):
+        key = json.dumps([fields.get("tenant"), fields.get("collection"), fields["chunk_id"]])
+        self.id = str(uuid.uuid5(uuid.NAMESPACE_URL, key))
+        self.fields, self.vector, self.words = fields, vector, words(fields["text"])
+        self.shown = {}
+
+    def show(self, choice):
+        """The fields that `_source` or `with_payload` asks for, as JSON; made once a choice."""
+        key = json.dumps(choice)
+        if key not in self.shown:
+            self.shown[key] = json.dumps(_chosen(self.fields, choice))
+        return self.shown[key]
+
+
 class Corpus:
-    """The documents of both stores, searched in full: one vector and one set of words each."""
+    """The documents of both stores. Searches are exact; the indexes (words and vector dimensions to
+    documents) and the cache of filters only keep a search of a small corpus well under 1 ms."""
 
     def __init__(self, dim):
         self._dim = dim
-        self.documents = []
+        self._documents = []
+        self._by_slot, self._by_word, self._filters = {}, {}, {}
+
+    def __len__(self):
+        return len(self._documents)
+
+    def copy(self):
+        other = Corpus(self._dim)
+        for doc in self._documents:
+            other._add(doc)
+        return other
 
     def load(self, documents):
         """Adds documents; fields that are missing get the usual values, an `embedding` is made
@@ -145,166 +185,193 @@ class Corpus:
         for given in documents:
             if not isinstance(given, dict) or not isinstance(given.get("text"), str):
                 raise BadRequest("a document needs a text")
-            doc = {"tenant": "default", "collection": "default", "chunk_index": 0, "metadata": {},
-                   "version": 1, **given}
-            doc.setdefault("doc_id", f"doc-{len(self.documents):04}")
-            doc.setdefault("chunk_id", f"{doc['doc_id']}_{doc['chunk_index']}")
-            vector = doc.pop("embedding", None) or embed(doc["text"], self._dim)
+            fields = {"tenant": "default", "collection": "default", "chunk_index": 0,
+                      "metadata": {}, "version": 1, **given}
+            fields.setdefault("doc_id", f"doc-{len(self):04}")
+            fields.setdefault("chunk_id", f"{fields['doc_id']}_{fields['chunk_index']}")
+            vector = fields.pop("embedding", None) or embed(fields["text"], self._dim)
             self._check_vector(vector)
-            doc = {name: value for name, value in doc.items() if value is not None}
-            key = json.dumps([doc.get("tenant"), doc.get("collection"), doc["chunk_id"]])
-            self.documents.append({"id": str(uuid.uuid5(uuid.NAMESPACE_URL, key)), "fields": doc,
-                                   "vector": vector, "words": words(doc["text"])})
+            fields = {name: value for name, value in fields.items() if value is not None}
+            self._add(_Document(fields, vector))
+
+    def _add(self, doc):
+        number = len(self._documents)
+        self._documents.append(doc)
+        self._filters = {}
+        for slot, value in enumerate(doc.vector):
+            if value:
+                self._by_slot.setdefault(slot, []).append((number, value))
+        for word in set(doc.words):
+            self._by_word.setdefault(word, []).append(number)
 
     def _check_vector(self, vector):
         if not isinstance(vector, list) or len(vector) != self._dim:
             got = len(vector) if isinstance(vector, list) else type(vector).__name__
             raise BadRequest(f"Vector dimension error: expected dim: {self._dim}, got {got}")
 
-    def nearest(self, vector, accepts):
-        """(cosine, document) of all accepted documents, best first."""
+    def _nearest(self, vector, accepted):
+        """(cosine, number) of the accepted documents, best first."""
         self._check_vector(vector)
-        slots = [i for i, x in enumerate(vector) if x]
-        values = [vector[i] for i in slots]
-        norm = math.sqrt(sum(x * x for x in values)) or 1.0
-        found = []
-        for doc in self.documents:
-            if accepts(doc):
-                own = doc["vector"]
-                cosine = sum(map(operator.mul, values, [own[i] for i in slots])) / norm
-                found.append((round(cosine, 6), doc))
-        found.sort(key=lambda hit: (-hit[0], hit[1]["id"]))
-        return found
+        cosines = [0.0] * len(self)
+        for slot, value in enumerate(vector):
+            if value:
+                for number, weight in self._by_slot.get(slot, ()):
+                    cosines[number] += value * weight
+        norm = math.sqrt(sum(x * x for x in vector)) or 1.0
+        return self._ranked({number: cosines[number] / norm for number in accepted})
+
+    def _ranked(self, scores):
+        docs = self._documents
+        return sorted(((round(score, 6), number) for number, score in scores.items()),
+                      key=lambda hit: (-hit[0], docs[hit[1]].id))
+
+    def _cached(self, name, rule, find):
+        """What `find()` gives for a filter, remembered until the documents change."""
+        key = name + json.dumps(rule)
+        if key not in self._filters:
+            if len(self._filters) >= FILTERS_LIMIT:
+                self._filters.clear()
+            self._filters[key] = find()
+        return self._filters[key]
+
+    def _where(self, accepts):
+        return {number: 1.0 for number, doc in enumerate(self._documents) if accepts(doc)}
 
     # Qdrant: POST /collections/NAME/points/query
 
     def qdrant_query(self, body):
-        query = body.get("query")
+        """The answer as JSON text."""
+        query, rule = body.get("query"), body.get("filter") or {}
         vector = query.get("nearest") if isinstance(query, dict) else query
-        rule = body.get("filter") or {}
-        hits = self.nearest(vector, lambda doc: _qdrant_filter(rule, doc))
+        accepted = self._cached("qdrant", rule, lambda: self._where(
+            lambda doc: _qdrant_filter(rule, doc)))
+        hits = self._nearest(vector, accepted)
         if (threshold := body.get("score_threshold")) is not None:
             hits = [hit for hit in hits if hit[0] >= threshold]
         start = body.get("offset") or 0
         points = []
-        for score, doc in hits[start:start + body.get("limit", 10)]:
-            point = {"id": doc["id"], "version": 0, "score": score}
+        for score, number in hits[start:start + body.get("limit", 10)]:
+            doc = self._documents[number]
+            more = ""
             if body.get("with_payload"):
-                point["payload"] = _chosen(doc["fields"], body["with_payload"])
+                more = ', "payload": ' + doc.show(body["with_payload"])
             if body.get("with_vector"):
-                point["vector"] = doc["vector"]
-            points.append(point)
-        return {"result": {"points": points}, "status": "ok", "time": 0.0004}
+                more += ', "vector": ' + json.dumps(doc.vector)
+            points.append(f'{{"id": "{doc.id}", "version": 0, "score": {score}{more}}}')
+        return (f'{{"result": {{"points": [{", ".join(points)}]}}, "status": "ok", '
+                f'"time": 0.0004}}')
 
-    # OpenSearch: POST /INDEX/_search
+    # OpenSearch: POST /INDEX/_search. Every query gives {number: score} of what it matches.
 
     def opensearch_search(self, index, body):
-        query = body.get("query", {"match_all": {}})
-        score_of = self._scorer(query)
-        hits = [(score, doc) for doc in self.documents if (score := score_of(doc)) is not None]
-        hits.sort(key=lambda hit: (-hit[0], hit[1]["id"]))
-        total = len(hits)
-        start = body.get("from", 0)
-        hits = hits[start:start + body.get("size", 10)]
+        """The answer as JSON text."""
+        hits = self._ranked(self._scores(body.get("query", {"match_all": {}})))
+        source, start = body.get("_source", True), body.get("from", 0)
         rows = []
-        for score, doc in hits:
-            row = {"_index": index, "_id": doc["id"], "_score": round(score, 6)}
-            if body.get("_source", True) is not False:
-                row["_source"] = _chosen(doc["fields"], body.get("_source", True))
-            rows.append(row)
-        return {"took": 1, "timed_out": False,
-                "_shards": {"total": 1, "successful": 1, "skipped": 0, "failed": 0},
-                "hits": {"total": {"value": total, "relation": "eq"},
-                         "max_score": rows[0]["_score"] if rows else None, "hits": rows}}
+        for score, number in hits[start:start + body.get("size", 10)]:
+            doc = self._documents[number]
+            more = "" if source is False else ', "_source": ' + doc.show(source)
+            rows.append(f'{{"_index": {json.dumps(index)}, "_id": "{doc.id}", '
+                        f'"_score": {score}{more}}}')
+        best = hits[0][0] if rows else "null"
+        return ('{"took": 1, "timed_out": false, "_shards": {"total": 1, "successful": 1, '
+                '"skipped": 0, "failed": 0}, "hits": {"total": {"value": '
+                f'{len(hits)}, "relation": "eq"}}, "max_score": {best}, '
+                f'"hits": [{", ".join(rows)}]}}}}')
 
-    def _scorer(self, query):
-        """A function from a document to its score, or None where the query does not match."""
+    def _scores(self, query):
         if not isinstance(query, dict) or len(query) != 1:
             raise BadRequest("[query] malformed query, expected one clause")
         (name, rule), = query.items()
-        make = getattr(self, "_query_" + name, None)
-        if make is None:
+        find = getattr(self, "_query_" + name, None)
+        if find is None:
             raise BadRequest(f"unknown query [{name}]")
-        return make(rule)
-
-    def _scorers(self, clauses):
-        return [self._scorer(c) for c in (clauses if isinstance(clauses, list) else [clauses])]
+        return find(rule)
 
     def _query_match_all(self, _rule):
-        return lambda doc: 1.0
+        return self._where(lambda doc: True)
 
     def _query_constant_score(self, rule):
-        inner, boost = self._scorer(rule["filter"]), rule.get("boost", 1.0)
-        return lambda doc: None if inner(doc) is None else boost
+        return dict.fromkeys(self._scores(rule["filter"]), rule.get("boost", 1.0))
 
     def _query_match(self, rule):
         (field, text), = rule.items()
         options = text if isinstance(text, dict) else {"query": text}
-        return self._text_scorer([field], options)
+        return self._text_scores([field], options)
 
     def _query_multi_match(self, rule):
-        return self._text_scorer(rule.get("fields", ["text"]), rule)
+        return self._text_scores(rule.get("fields", ["text"]), rule)
 
-    def _text_scorer(self, fields, options):
-        wanted = set(words(_plain(options["query"])))
-        need = len(wanted) if str(options.get("operator", "or")).lower() == "and" else 1
+    def _text_scores(self, fields, options):
+        wanted = sorted(set(words(_plain(options["query"]))))
         names = [field.partition("^")[0] for field in fields]
+        found = {}
+        for word in wanted:
+            for number in self._having(word, names):
+                found.setdefault(number, []).append(1.0 + 1.0 / (1 + len(word)))
+        need = len(wanted) if str(options.get("operator", "or")).lower() == "and" else 1
+        return {number: sum(parts) / math.log2(2 + len(self._documents[number].words))
+                for number, parts in found.items() if len(parts) >= need}
 
-        def score(doc):
-            texts = [_plain(_dotted(doc["fields"], name) or "") for name in names]
-            have = doc["words"] if names == ["text"] else words(" ".join(texts))
-            found = [word for word in wanted if word in have]
-            if not found or len(found) < need:
-                return None
-            return sum(1.0 + 1.0 / (1 + len(word)) for word in found) / math.log2(2 + len(have))
-        return score
+    def _having(self, word, names):
+        if names == ["text"]:
+            return self._by_word.get(word, ())
+        return self._where(lambda doc: any(
+            word in words(_plain(_dotted(doc.fields, name) or "")) for name in names))
 
     def _query_term(self, rule):
         (field, value), = rule.items()
         value = value["value"] if isinstance(value, dict) else value
-        return lambda doc: 1.0 if _equals_any(_dotted(doc["fields"], field), [value]) else None
+        return self._where(lambda doc: _equals_any(_dotted(doc.fields, field), [value]))
 
     def _query_terms(self, rule):
         (field, values), = ((k, v) for k, v in rule.items() if k != "boost")
-        return lambda doc: 1.0 if _equals_any(_dotted(doc["fields"], field), values) else None
+        return self._where(lambda doc: _equals_any(_dotted(doc.fields, field), values))
 
     def _query_exists(self, rule):
-        return lambda doc: None if _dotted(doc["fields"], rule["field"]) is None else 1.0
+        return self._where(lambda doc: _dotted(doc.fields, rule["field"]) is not None)
 
     def _query_range(self, rule):
         (field, bounds), = rule.items()
-        return lambda doc: 1.0 if _in_range(_dotted(doc["fields"], field), bounds) else None
+        return self._where(lambda doc: _in_range(_dotted(doc.fields, field), bounds))
 
     def _query_ids(self, rule):
-        return lambda doc: 1.0 if doc["id"] in rule["values"] else None
+        return self._where(lambda doc: doc.id in rule["values"])
 
     def _query_knn(self, rule):
         (field, options), = rule.items()
         if field != "embedding":
             raise BadRequest(f"Field '{field}' is not knn_vector type.")
-        inner = self._scorer(options["filter"]) if options.get("filter") else lambda doc: 1.0
-        near = self.nearest(options["vector"], lambda doc: inner(doc) is not None)
-        scores = {doc["id"]: (1 + cosine) / 2 for cosine, doc in near[:options.get("k", 10)]}
-        return lambda doc: scores.get(doc["id"])
+        accepted = self._filtered([options["filter"]] if options.get("filter") else [])
+        near = self._nearest(options["vector"], accepted)
+        return {number: (1 + cosine) / 2 for cosine, number in near[:options.get("k", 10)]}
+
+    def _filtered(self, clauses):
+        """What all clauses match, without scores."""
+        found = None
+        for clause in clauses:
+            one = self._cached("opensearch", clause, lambda c=clause: self._scores(c)).keys()
+            found = set(one) if found is None else found & one
+        return range(len(self)) if found is None else found
 
     def _query_bool(self, rule):
-        must = self._scorers(rule.get("must", []))
-        filters = self._scorers(rule.get("filter", []))
-        should = self._scorers(rule.get("should", []))
-        must_not = self._scorers(rule.get("must_not", []))
-        least = int(rule.get("minimum_should_match", 0 if must or filters else 1)) if should else 0
-
-        def score(doc):
-            if any(clause(doc) is not None for clause in must_not):
-                return None
-            if any(clause(doc) is None for clause in filters):
-                return None
-            needed = [clause(doc) for clause in must]
-            extra = [s for clause in should if (s := clause(doc)) is not None]
-            if None in needed or len(extra) < least:
-                return None
-            return sum(needed) + sum(extra)
-        return score
+        clauses = {name: value if isinstance(value, list) else [value]
+                   for name, value in rule.items() if name in ("must", "filter", "should",
+                                                               "must_not")}
+        must = [self._scores(clause) for clause in clauses.get("must", ())]
+        should = [self._scores(clause) for clause in clauses.get("should", ())]
+        least = int(rule.get("minimum_should_match", 0 if must or "filter" in clauses else 1))
+        accepted = set(self._filtered(clauses.get("filter", ())))
+        for clause in clauses.get("must_not", ()):
+            accepted -= self._scores(clause).keys()
+        for one in must:
+            accepted &= one.keys()
+        found = {}
+        for number in accepted:
+            extra = [one[number] for one in should if number in one]
+            if len(extra) >= (least if should else 0):
+                found[number] = sum(one[number] for one in must) + sum(extra)
+        return found
 
 
 def _dotted(fields, path):
@@ -359,13 +426,13 @@ def _qdrant_filter(rule, doc):
 
 def _qdrant_condition(rule, doc):
     if "is_empty" in rule or "is_null" in rule:
-        value = _dotted(doc["fields"], (rule.get("is_empty") or rule["is_null"])["key"])
+        value = _dotted(doc.fields, (rule.get("is_empty") or rule["is_null"])["key"])
         return value is None or ("is_empty" in rule and value == [])
     if "has_id" in rule:
-        return doc["id"] in rule["has_id"]
+        return doc.id in rule["has_id"]
     if "key" not in rule:
         return _qdrant_filter(rule, doc)
-    value = _dotted(doc["fields"], rule["key"])
+    value = _dotted(doc.fields, rule["key"])
     if "range" in rule:
         return _in_range(value, rule["range"])
     match = rule.get("match", {})
@@ -383,8 +450,9 @@ def _qdrant_condition(rule, doc):
 def find_vector(query):
     """The vector in a Qdrant or OpenSearch query, or None."""
     if isinstance(query, list):
-        return query if query and all(isinstance(x, (int, float)) for x in query) else next(
-            filter(None, map(find_vector, query)), None)
+        if query and isinstance(query[0], (int, float)):
+            return query
+        return next(filter(None, map(find_vector, query)), None)
     if isinstance(query, dict):
         return next(filter(None, map(find_vector, query.values())), None)
     return None

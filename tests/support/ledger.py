@@ -46,17 +46,25 @@ class Ledger:
         self._events = collections.deque(maxlen=EVENTS_LIMIT)
 
     def begin(self, call):
-        """Numbers a call and counts it; the caller has settled closed connections before."""
+        """Numbers a call and counts it as begun now; the caller has settled closed connections
+        before. What it asks is not known yet: note_begin() follows."""
+        call.began_ns = time.monotonic_ns()
         self._next_id += 1
         call.id, call.stats = self._next_id, self.kinds[call.kind]
         call.stats.calls += 1
         call.stats.in_flight += 1
         call.stats.peak = max(call.stats.peak, call.stats.in_flight)
+
+    def note_begin(self, call):
+        """Writes the begin of a call whose questions are known by now, and its abort if the client
+        left in between."""
         questions = [q[:80] for q in call.questions[:QUESTIONS_LIMIT]]
-        self._note("begin", call, questions=questions, request_id=call.request_id)
+        self._note("begin", call, call.began_ns, questions=questions, request_id=call.request_id)
+        if call.aborted_ns:
+            self._note("abort", call, call.aborted_ns)
 
     def first(self, call):
-        self._note("first", call)
+        self._note("first", call, time.monotonic_ns())
 
     def end(self, call, outcome):
         """`outcome`: an HTTP status for a whole answer, or "cut" or "reset"."""
@@ -67,16 +75,18 @@ class Ledger:
             call.stats.statuses[str(outcome)] += 1
         else:
             call.stats.cut += 1
-        self._note("end", call, outcome=outcome)
+        self._note("end", call, time.monotonic_ns(), outcome=outcome)
 
     def abort(self, call):
         call.stats.in_flight -= 1
         call.stats.aborted += 1
         call.stats.tokens += call.tokens
-        call.stats.aborted_times.append(self._note("abort", call))
+        call.aborted_ns = time.monotonic_ns()
+        call.stats.aborted_times.append(call.aborted_ns)
+        if call.questions is not None:
+            self._note("abort", call, call.aborted_ns)
 
-    def _note(self, event, call, **more):
-        now = time.monotonic_ns()
+    def _note(self, event, call, now, **more):
         entry = {"t": now, "kind": call.kind, "id": call.id, "event": event,
                  "question": call.questions[0][:80] if call.questions else "",
                  "batch": len(call.questions), "tokens": call.tokens, **more}
@@ -84,7 +94,6 @@ class Ledger:
         self._events.append((now, call.kind, line))
         if self._file:
             self._file.write(line + "\n")
-        return now
 
     def describe(self, with_events):
         found = {kind: stats.describe() for kind, stats in self.kinds.items()}

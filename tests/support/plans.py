@@ -41,10 +41,14 @@ STREAM_HEAD = (b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Con
 LAST_CHUNK = b"0\r\n\r\n"
 
 
+def sse_event(text):
+    return f"data: {text}\n\n".encode()
+
+
 def sse_chunk(text):
     """One event as one chunk of the body."""
-    data = f"data: {text}\n\n".encode()
-    return b"%x\r\n%s\r\n" % (len(data), data)
+    data = sse_event(text)
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def json_plan(call, status, body, extra_s=0.0, extra=""):
@@ -96,8 +100,10 @@ class Completion:
         self._include_usage = bool(options.get("include_usage"))
 
     def _apply_stop(self, stop):
+        if not stop:
+            return
         whole = "".join(self.tokens)
-        found = [at for s in ([stop] if isinstance(stop, str) else stop or [])
+        found = [at for s in ([stop] if isinstance(stop, str) else stop)
                  if s and (at := whole.find(s)) >= 0]
         if not found:
             return
@@ -126,8 +132,10 @@ class Completion:
     def stream_parts(self):
         """(role chunk, token chunks, the chunks after them), each encoded for the body."""
         role = sse_chunk(self._delta({"role": "assistant", "content": ""}))
-        before, after = self._delta({"content": "@"}).split("@")
-        tokens = [sse_chunk(before + token + after) for token in self.tokens]
+        before, after = sse_event(self._delta({"content": "@"})).split(b"@")
+        size = len(before) + len(after)
+        tokens = [b"%x\r\n%b%b%b\r\n" % (size + len(token), before, token, after)
+                  for token in map(str.encode, self.tokens)]
         tail = sse_chunk(self._delta({}, self._finish))
         if self._include_usage:
             usage = self._chunk([], usage=self.usage())

@@ -42,6 +42,8 @@ from wire import HttpReader, WireError
 
 BODY_LIMIT = 64 * 1024 * 1024
 KNOWN_VECTORS = 100_000
+# Tokens after the first go out on this grid, so that one wake-up serves many streams.
+TOKEN_GRID_S = 0.001
 RST_ON_CLOSE = struct.pack("ii", 1, 0)
 GONE = select.POLLRDHUP | select.POLLHUP | select.POLLERR
 
@@ -86,37 +88,36 @@ class TimerQueue:
             raise OSError(ctypes.get_errno(), "timerfd_settime")
 
     def _on_ready(self):
-        try:
-            os.read(self._fd, 8)
-        except BlockingIOError:
-            pass
         now = time.monotonic()
         while self._heap and self._heap[0][0] <= now:
             when, _, callback = heapq.heappop(self._heap)
             if callback:
                 self.late_max = max(self.late_max, now - when)
                 callback()
+        # Setting the next time also takes the readiness back, so the fd need not be read.
         self._arm()
 
 
 class Call:
-    """One request of a kind, from the moment it is complete."""
+    """One request of a kind, from the moment it is complete. `questions` and `values` are None
+    until the request has been read."""
 
-    __slots__ = ("kind", "id", "stats", "questions", "request_id", "tokens", "values")
+    __slots__ = ("kind", "request_id", "id", "stats", "began_ns", "aborted_ns", "tokens",
+                 "questions", "values")
 
-    def __init__(self, kind, questions, request_id, values):
-        self.kind, self.questions, self.request_id = kind, questions, request_id
-        self.values = values
-        self.id, self.stats, self.tokens = 0, None, 0
+    def __init__(self, kind, request_id):
+        self.kind, self.request_id = kind, request_id
+        self.id = self.began_ns = self.aborted_ns = self.tokens = 0
+        self.stats = self.questions = self.values = None
 
 
 class Playback:
-    """Performs a Plan on a connection: one timer at a time, times counted from the request's end
-    so that late writes do not push back those after them."""
+    """Performs a Plan on a connection: one timer at a time, times counted from the begin of the
+    call so that late writes do not push back those after them."""
 
     def __init__(self, server, conn, call, plan):
         self._server, self._conn, self.call, self._plan = server, conn, call, plan
-        self._began = conn.began
+        self._began = call.began_ns / 1e9
         self._next = 0
         self._timer = None
 
@@ -154,8 +155,10 @@ class Playback:
         if self._next == len(plan.tokens):
             self._finish()
         else:
-            offset = plan.head_s + plan.first_s + self._next * plan.interval_s
-            self._timer = self._server.timers.at(self._began + offset, self._on_token)
+            when = self._began + plan.head_s + plan.first_s + self._next * plan.interval_s
+            if plan.interval_s > TOKEN_GRID_S:
+                when = round(when / TOKEN_GRID_S) * TOKEN_GRID_S
+            self._timer = self._server.timers.at(when, self._on_token)
 
     def _finish(self):
         self._timer = None
@@ -185,8 +188,8 @@ class Connection(asyncio.Protocol):
         self._split = 0
         self._sent_callback = None
         self._keep_alive = True
-        self.began = 0.0
-        self.playback = None
+        self.call = None
+        self._playback = None
 
     def connection_made(self, transport):
         self.transport = transport
@@ -209,12 +212,13 @@ class Connection(asyncio.Protocol):
 
     def on_gone(self):
         """The client closed: its call, if it has one, is aborted."""
-        playback, self.playback = self.playback, None
         self._pieces.clear()
         self._sent_callback = None
-        if playback:
-            playback.stop()
-            self._server.ledger.abort(playback.call)
+        if self._playback:
+            self._playback.stop()
+        if self.call:
+            self._server.ledger.abort(self.call)
+        self.call = self._playback = None
 
     def _on_head(self, head):
         self._head = head
@@ -230,7 +234,6 @@ class Connection(asyncio.Protocol):
     def _on_request(self):
         self._keep_alive = self._head.keeps_alive()
         self._split = 0
-        self.began = time.monotonic()
         self._server.on_request(self, self._head, bytes(self._body))
 
     def _refuse(self, status, message):
@@ -244,12 +247,10 @@ class Connection(asyncio.Protocol):
         self.send(plans.response(status, body, content_type))
         self.on_answered("end")
 
-    def play(self, call, plan):
-        self._split = call.values.get("split_bytes", 0)
-        self._server.settle_closed(call.kind)
-        self._server.ledger.begin(call)
-        self.playback = Playback(self._server, self, call, plan)
-        self.playback.start()
+    def play(self, plan):
+        self._split = self.call.values.get("split_bytes", 0)
+        self._playback = Playback(self._server, self, self.call, plan)
+        self._playback.start()
 
     def send(self, data):
         if self._split:
@@ -282,7 +283,7 @@ class Connection(asyncio.Protocol):
             callback()
 
     def on_answered(self, ending):
-        self.playback = None
+        self.call = self._playback = None
         if ending == "reset":
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RST_ON_CLOSE)
             self.transport.abort()
@@ -311,6 +312,7 @@ class Server:
         self.ledger = Ledger(KINDS, options.ledger)
         self._behaviours = behaviour.Behaviours(options.seed)
         self.connections = set()
+        self._unread = collections.deque()
         self.reset(keep=())
 
     def reset(self, keep):
@@ -333,7 +335,7 @@ class Server:
             return
         poll, by_fd = select.poll(), {}
         for conn in self.connections:
-            if conn.playback and conn.playback.call.kind == kind:
+            if conn.call and conn.call.kind == kind:
                 by_fd[conn.socket.fileno()] = conn
                 poll.register(conn.socket.fileno(), select.POLLRDHUP)
         for fd, events in poll.poll(0) if by_fd else ():
@@ -345,7 +347,7 @@ class Server:
         route = ROUTES.get((head.method, path))
         if route:
             route(self, conn, head, body, query)
-        elif head.method == "POST" and (match := QDRANT_PATH.match(path)):
+        elif head.method == "POST" and QDRANT_PATH.match(path):
             self._on_call(conn, "vector", head, body, Server._answer_qdrant)
         elif head.method == "POST" and (match := OPENSEARCH_PATH.match(path)):
             index = urllib.parse.unquote(match[1])
@@ -358,29 +360,46 @@ class Server:
             conn.answer(status, behaviour.error_body("chat", status, plans.REASONS[status]))
 
     def _on_call(self, conn, kind, head, body, answer):
-        """Parses a call of a kind, applies its behaviour, and plays the answer."""
+        """Counts a call. It is read and answered one loop turn later at the earliest, one call a
+        turn: of a hundred that arrive together each gets its time of arrival, and the streams that
+        run are not held up."""
+        call = Call(kind, head.headers.get("sluice-id") or head.headers.get("x-request-id"))
+        self.settle_closed(kind)
+        self.ledger.begin(call)
+        conn.call = call
+        self._unread.append((conn, call, body, answer))
+        if len(self._unread) == 1:
+            self.loop.call_soon(self._read_one)
+
+    def _read_one(self):
+        conn, call, body, answer = self._unread.popleft()
+        if self._unread:
+            self.loop.call_soon(self._read_one)
+        plan = self._plan(call, body, answer)
+        if conn.call is call:
+            conn.play(plan)
+
+    def _plan(self, call, body, answer):
+        """Reads a request, applies its behaviour, and makes the answer."""
         try:
-            request = json.loads(body)
-            questions = self._questions(kind, request) if isinstance(request, dict) else None
-        except (ValueError, answers.BadRequest):
-            request = questions = None
-        request_id = head.headers.get("sluice-id") or head.headers.get("x-request-id")
+            request, refusal = json.loads(body), None
+            call.questions = self._questions(call.kind, request)
+        except (ValueError, TypeError, AttributeError, answers.BadRequest) as error:
+            call.questions, refusal = [], str(error)
         text = body.decode("utf-8", "replace")
-        self._requests[kind].append(text[:65536])
-        values = self._behaviours.choose(kind, text, "\n".join(questions or ()))
-        call = Call(kind, questions or [], request_id, values)
+        self._requests[call.kind].append(text[:65536])
+        call.values = self._behaviours.choose(call.kind, text, "\n".join(call.questions))
+        self.ledger.note_begin(call)
+        if "error_status" in call.values:
+            return plans.error_plan(call, call.values["error_status"], "scripted error")
+        if refusal:
+            return plans.error_plan(call, 400, refusal)
         try:
-            if "error_status" in values:
-                plan = plans.error_plan(call, values["error_status"], "scripted error")
-            elif questions is None:
-                raise answers.BadRequest("the body is not a request of this kind")
-            else:
-                plan = answer(self, call, request)
+            return answer(self, call, request)
         except answers.BadRequest as error:
-            plan = plans.error_plan(call, 400, str(error))
+            return plans.error_plan(call, 400, str(error))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            plan = plans.error_plan(call, 400, f"malformed request: {error!r}")
-        conn.play(call, plan)
+            return plans.error_plan(call, 400, f"malformed request: {error!r}")
 
     def _questions(self, kind, request):
         """The texts that a call is about, for the ledger."""
@@ -464,11 +483,11 @@ class Server:
         return plans.json_plan(call, 200, body, took / 1000)
 
     def _answer_qdrant(self, call, request):
-        return plans.json_plan(call, 200, json.dumps(self._corpus.qdrant_query(request)).encode())
+        return plans.json_plan(call, 200, self._corpus.qdrant_query(request).encode())
 
     def _answer_opensearch(self, call, request, index):
         found = self._corpus.opensearch_search(index, request)
-        return plans.json_plan(call, 200, json.dumps(found).encode())
+        return plans.json_plan(call, 200, found.encode())
 
     # Routes
 
@@ -512,15 +531,13 @@ class Server:
         """Takes the place of all documents, or adds to them where `append` is true."""
         try:
             given = json.loads(body)
-            corpus = answers.Corpus(self._dim)
-            if given.get("append"):
-                corpus.documents = list(self._corpus.documents)
+            corpus = self._corpus.copy() if given.get("append") else answers.Corpus(self._dim)
             corpus.load(given["documents"])
         except (ValueError, TypeError, KeyError, AttributeError, answers.BadRequest) as error:
             conn.answer(400, json.dumps({"error": {"message": repr(error)}}).encode())
             return
         self._corpus = corpus
-        conn.answer(200, json.dumps({"documents": len(corpus.documents)}).encode())
+        conn.answer(200, json.dumps({"documents": len(corpus)}).encode())
 
     def on_stats(self, conn, _head, _body, query):
         with_events = urllib.parse.parse_qs(query).get("events") != ["0"]
