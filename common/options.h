@@ -3,7 +3,7 @@
  * variables, secrets also from a file named by NAME_FILE; the table writes --help, --print-config
  * and docs/CONFIGURATION.md. An unknown argument, an unknown SLUICE_* variable that looks like a
  * misspelt option, or a value out of range stops the program at start with one line that names the
- * variable.
+ * variable. A variable that is set and empty counts as not set.
  */
 #ifndef SLUICE_COMMON_OPTIONS_H
 #define SLUICE_COMMON_OPTIONS_H
@@ -49,14 +49,14 @@ struct sl_options;
 
 enum sl_options_result {
     SL_OPTIONS_RUN,   /* Go on. */
-    SL_OPTIONS_EXIT,  /* --help, --version or --print-config was served: exit with 0. */
+    SL_OPTIONS_EXIT,  /* --help, --version, --print-config or --markdown was served: exit with 0. */
     SL_OPTIONS_WRONG, /* One line was written to err: exit with 2. */
 };
 
 /* Reads argv (only the switches named above; programs with arguments of their own read argv first
  * and pass argc 1) and the environment, and fills the values of all sets (count of them). synopsis:
- * one sentence for --help. out and err: where texts go. The caller frees *ret with sl_options_fini.
- */
+ * one sentence for --help. out and err: where texts go. The caller frees *ret with sl_options_fini;
+ * it is NULL unless the result is SL_OPTIONS_RUN. */
 enum sl_options_result sl_options_load(const char *program, const char *synopsis,
                                        const struct sl_option_set *sets, size_t count, int argc,
                                        char **argv, FILE *out, FILE *err, struct sl_options **ret);
