@@ -65,6 +65,11 @@ class Up:
                 chosen[name] = value
         return chosen
 
+    def exports(self):
+        """What `deploy/stack env` prints; it leaves alone what the user set."""
+        variables = components.exports(self.layout, self.layout.ports.chosen)
+        return {name: value for name, value in variables.items() if name not in self.passed_on()}
+
     def processes_of(self, component):
         layout, chosen = self.layout, self.layout.ports.chosen
         if component in SERVERS:
@@ -134,7 +139,7 @@ class Up:
             running = self.running_names()
             self.choose_ports(wanted, running)
             self.layout.make()
-            self.layout.state["exports"] = components.exports(self.layout, self.layout.ports.chosen)
+            self.layout.state["exports"] = self.exports()
             self.layout.save()
             if not self.supervisor.is_running():
                 self.supervisor.start()
@@ -160,7 +165,8 @@ class Up:
         servers = [name for name in wanted if name in SERVERS]
         workers = [name for name in wanted if name in WORKERS]
         self.write_server_configs(servers)
-        overridden = [name for name in self.passed_on() if name in self.layout.state["exports"]]
+        own = components.connections(self.layout, self.layout.ports.chosen)
+        overridden = [name for name in self.passed_on() if name in own]
         if workers and overridden:
             say(f"  the workers use what is set in your environment: {', '.join(sorted(overridden))}")
         processes = [process for name in wanted for process in self.processes_of(name)]
