@@ -64,8 +64,9 @@ struct sl_outgoing {
     size_t header_count;
 };
 
-/* 0: cb comes once, later (may be NULL: nobody cares). -SL_EAGAIN: the queue is full, cb does not
- * come; try again when on_room fires. -SL_ETOOBIG, -SL_ENOMEM: it never can. */
+/* 0: cb comes once, later (may be NULL: nobody cares). Else cb does not come: -SL_EAGAIN: the queue
+ * is full, try again when on_room fires; -SL_ETOOBIG, -SL_ENOENT (it is known already that there is
+ * no such topic or partition), -SL_ECLOSED (inside destroy), -SL_ENOMEM, -SL_EIO. */
 int sl_producer_send(struct sl_producer *producer, const struct sl_outgoing *outgoing,
                      sl_delivery_cb *cb, void *ctx) SL_CHECKED;
 /* Fires (once a turn) when reports made room after an -SL_EAGAIN. */
@@ -120,26 +121,29 @@ size_t sl_consumer_assigned(const struct sl_consumer *consumer);
 /* Leaves the group: stops giving records, commits what is stored. on_left comes when done (closing
  * can take seconds and does not block the loop). Then destroy. */
 void sl_consumer_leave(struct sl_consumer *consumer, void (*on_left)(void *ctx), void *ctx);
-void sl_consumer_destroy(struct sl_consumer *consumer); /* Takes NULL. */
+/* Takes NULL. Also from on_left, but from no other callback. Without a leave before, the group
+ * notices after the session time-out, as if the process had died. */
+void sl_consumer_destroy(struct sl_consumer *consumer);
 
 /* --- Reading a partition from an offset, without a group --- */
 
 struct sl_reader;
 enum { SL_OFFSET_END = -1, SL_OFFSET_BEGINNING = -2 };
 
-/* on_record as they come; on_caught_up once, when the end offset of the moment of creation is
- * reached. With SL_OFFSET_END, on_started tells the offset at which reading starts, before any
- * record. */
+/* on_started tells the offset at which reading starts, before any record (that of SL_OFFSET_END
+ * within some 100 ms); on_record as they come; on_caught_up once, when the end offset of the moment
+ * of creation is reached. */
 struct sl_reader_callbacks {
     void (*on_record)(void *ctx, const struct sl_record *record);
-    void (*on_started)(void *ctx, int64_t offset);
-    void (*on_caught_up)(void *ctx); /* May be NULL. */
+    void (*on_started)(void *ctx, int64_t offset); /* May be NULL. */
+    void (*on_caught_up)(void *ctx);               /* May be NULL. */
     void (*on_error)(void *ctx, bool fatal, const char *why);
 };
 int sl_reader_create(struct sl_loop *loop, const struct sl_kafka_config *config, const char *topic,
                      int32_t partition, int64_t offset, const struct sl_reader_callbacks *callbacks,
                      void *ctx, struct sl_reader **ret, char *why, size_t why_size) SL_CHECKED;
-void sl_reader_destroy(struct sl_reader *reader); /* Takes NULL. May block for some 100 ms. */
+/* Takes NULL. May block for some 100 ms. Also from the reader's own callbacks. */
+void sl_reader_destroy(struct sl_reader *reader);
 
 /* --- Administration; blocks, for the command line --- */
 
@@ -149,7 +153,8 @@ struct sl_topic_spec {
     int32_t replication;       /* -1: the broker's default. */
     const char *const *config; /* Name and value in turn, NULL at the end. */
 };
-/* Creates what does not exist; existing topics are left alone (result_err[i] -SL_EEXIST). */
+/* Creates what does not exist; existing topics are left alone (result_err[i] -SL_EEXIST). 0 when
+ * all exist now; else the first error, with the reason in why. */
 int sl_kafka_create_topics(const struct sl_kafka_config *config, const struct sl_topic_spec *specs,
                            size_t count, int timeout_ms, int *result_err, char *why,
                            size_t why_size) SL_CHECKED;
