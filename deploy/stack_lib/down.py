@@ -1,4 +1,4 @@
-"""deploy/stack down: stop everything in the order in which work flows, and prove that it is gone."""
+"""deploy/stack down: stop everything in the order in which work flows, and see that it is gone."""
 
 import time
 

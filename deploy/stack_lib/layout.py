@@ -1,7 +1,7 @@
 """Where everything is: the repository, what setup installed, and the files of one stack.
 
     <stack directory>/
-        conf/            supervisord.conf, a section a process in conf/processes/, Kafka's and Redis's
+        conf/            supervisord.conf, processes/ with a section each, Kafka's and Redis's
         data/            kafka/, redis/, sluice.db
         logs/            one log a process, supervisord.log, topics.log
         ports.json       the port of each part

@@ -91,7 +91,7 @@ class Ports:
         raise StackError("no free port was found")
 
     def _wanted(self, name, port, variable, host=LOOPBACK):
-        """`port` if it is free, any free one if it is 0; a taken one is noted under its variable."""
+        """`port`, or any free one if it is 0; a taken one is noted with its variable."""
         if port == 0:
             return self._any_free(host)
         if port in self._all():

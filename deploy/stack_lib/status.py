@@ -57,6 +57,7 @@ def whole(number):
 def collect(layout):
     states = Supervisor(layout).processes()
     up = Up(layout)
+    up.recall()
     processes = [
         process
         for component in COMPONENTS

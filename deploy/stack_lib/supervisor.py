@@ -180,7 +180,7 @@ class Supervisor:
     def _section(self, process):
         environment = dict(process.environment)
         environment[OWNER] = str(self.layout.directory)
-        pairs = ",".join(f"{name}={quoted(name, environment[name])}" for name in sorted(environment))
+        pairs = ",".join(f"{name}={quoted(name, value)}" for name, value in sorted(environment.items()))
         lines = [
             f"[program:{process.name}]",
             f"command={escape(shlex.join(process.command))}",
@@ -245,7 +245,7 @@ class Supervisor:
         return pids
 
     def end_leftovers(self, patience):
-        """Wait for the stack's last processes to go, then end them. Returns how many it had to end."""
+        """Wait for the stack's last processes to go, then end them. Returns how many it ended."""
         deadline = time.monotonic() + patience
         while self.owned_pids() and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -271,8 +271,8 @@ def escape(text):
 
 
 def quoted(name, value):
-    """A value in a section's environment line. Its syntax has no escapes, so some have to be refused."""
+    """A value in a section's environment line, whose syntax has no escapes: some are refused."""
     quote = "'" if '"' in value else '"'
     if quote in value or "\n" in value or " ;" in value or " #" in value:
-        raise StackError(f"{name} cannot be passed on: it has quotes, a line end, ' ;' or ' #' in it")
+        raise StackError(f"{name} cannot be passed on: it has quotes, line ends, ' ;' or ' #'")
     return quote + escape(value) + quote

@@ -22,7 +22,7 @@ def say(text):
 
 
 class Waiting:
-    """What is being waited for, as one line that is overwritten each time; silent without a terminal."""
+    """What is being waited for, as one line that rewrites itself; silent without a terminal."""
 
     def __init__(self):
         self.began = time.monotonic()

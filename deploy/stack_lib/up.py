@@ -28,6 +28,10 @@ PORTS_OF = {
 # Holds, as JSON, what `deploy/stack env` exported besides it.
 EXPORTED = "SLUICE_STACK_EXPORTED"
 
+# Where things are is not configuration of what runs; each worker has an admin port of its own; the
+# command line alone reads SLUICE_URL.
+NEVER_KEPT = (EXPORTED, "SLUICE_LOCAL", "SLUICE_STACK_DIR", "SLUICE_ADMIN_LISTEN", "SLUICE_URL")
+
 POLL_SECONDS = 0.1
 TOPICS_SECONDS = 60
 
@@ -42,8 +46,8 @@ class Up:
 
     # ---- what is to run, and with what ----
 
-    def passed_on(self):
-        """The SLUICE_* variables that the user set for the workers.
+    def users_variables(self):
+        """The SLUICE_* variables that the user set.
 
         After `eval "$(deploy/stack env)"` the shell holds the stack's own values, which may be
         those of an earlier run: they are not the user's. EXPORTED tells them apart.
@@ -53,17 +57,25 @@ class Up:
             exported = json.loads(environ.get(EXPORTED) or "{}")
         except ValueError:
             raise StackError(f"{EXPORTED} is damaged: unset it", 2) from None
-        chosen = {}
-        for name, value in environ.items():
-            own = name.startswith("SLUICE_STACK_") or name in (
-                "SLUICE_LOCAL",
-                "SLUICE_ADMIN_LISTEN",
-                "SLUICE_URL",
-                LISTEN_VARIABLE,
-            )
-            if name.startswith("SLUICE_") and not own and exported.get(name) != value:
-                chosen[name] = value
-        return chosen
+        return {
+            name: value
+            for name, value in environ.items()
+            if name.startswith("SLUICE_") and name not in NEVER_KEPT and exported.get(name) != value
+        }
+
+    def recall(self):
+        """Go on with the variables that `up` was given: what runs keeps its configuration."""
+        given = self.layout.state.get("variables", {})
+        environ = {**self.layout.environ, **given, **self.users_variables()}
+        self.layout.environ = self.layout.ports.environ = environ
+
+    def passed_on(self):
+        """Those of the user's variables that are for the workers."""
+        return {
+            name: value
+            for name, value in self.users_variables().items()
+            if not name.startswith("SLUICE_STACK_") and name != LISTEN_VARIABLE
+        }
 
     def exports(self):
         """What `deploy/stack env` prints; it leaves alone what the user set."""
@@ -139,6 +151,7 @@ class Up:
             running = self.running_names()
             self.choose_ports(wanted, running)
             self.layout.make()
+            self.layout.state["variables"] = self.users_variables()
             self.layout.state["exports"] = self.exports()
             self.layout.save()
             if not self.supervisor.is_running():
@@ -168,7 +181,8 @@ class Up:
         own = components.connections(self.layout, self.layout.ports.chosen)
         overridden = [name for name in self.passed_on() if name in own]
         if workers and overridden:
-            say(f"  the workers use what is set in your environment: {', '.join(sorted(overridden))}")
+            names = ", ".join(sorted(overridden))
+            say(f"  the workers use what is set in your environment: {names}")
         processes = [process for name in wanted for process in self.processes_of(name)]
         self.supervisor.define(processes)
         self.stop_outdated(processes)
@@ -272,7 +286,8 @@ class Up:
                         state = coloured("ready", "green")
                         say(f"  {process.name:<16}{state} after {elapsed:.1f} s")
                     elif elapsed > process.start_seconds:
-                        raise self.not_ready(process, f"is not ready after {elapsed:.0f} s: {words}")
+                        what = f"is not ready after {elapsed:.0f} s: {words}"
+                        raise self.not_ready(process, what)
                     elif info["statename"] == "FATAL":
                         raise self.not_ready(process, f"cannot be started: {info['spawnerr']}")
                     elif len(starts[process.name]) > MAX_STARTS:
@@ -284,14 +299,15 @@ class Up:
             line.clear()
 
     def not_ready(self, process, what):
+        text = failure(f"{process.name} {what}", self.layout.log(process.name))
         rest = "what did start is left running; `deploy/stack down` stops it"
-        return StackError(failure(f"{process.name} {what}", self.layout.log(process.name)) + f"\n{rest}")
+        return StackError(f"{text}\n{rest}")
 
     # ---- restart and scale ----
 
     def restart(self, name):
         with self.layout.locked():
-            self.need_running()
+            self.go_on()
             component = name if name in components.COMPONENTS else name.rpartition("-")[0]
             if component not in components.COMPONENTS:
                 components.expand([name])
@@ -314,7 +330,7 @@ class Up:
         if not 0 <= count <= components.MAX_INSTANCES:
             raise StackError(f"from 0 to {components.MAX_INSTANCES} instances are possible", 2)
         with self.layout.locked():
-            self.need_running()
+            self.go_on()
             self.check_installed([component])
             surplus = instance_names(component, self.layout.count(component))[count:]
             self.layout.state.setdefault("instances", {})[component] = count
@@ -339,9 +355,10 @@ class Up:
             if component == "gateway":
                 self.layout.ports.forget(components.gateway_port_name(name))
 
-    def need_running(self):
+    def go_on(self):
         if not self.supervisor.is_running():
             raise StackError("the stack is not running: start it with `deploy/stack up`")
+        self.recall()
 
 
 def failure(what, log):
