@@ -36,6 +36,12 @@ static inline bool sl_span_is(struct sl_span a, const char *text)
     return sl_span_equal(a, sl_span_of(text));
 }
 
+static inline bool sl_span_begins(struct sl_span text, const char *prefix)
+{
+    size_t len = strlen(prefix);
+    return text.len >= len && (len == 0 || memcmp(text.data, prefix, len) == 0);
+}
+
 /* ASCII only. */
 bool sl_span_equal_nocase(struct sl_span a, struct sl_span b);
 
