@@ -22,7 +22,7 @@ void sl_backoff_reset(struct sl_backoff *backoff);
 /* Token bucket: each call adds a tenth of a token, each retry takes one; it starts at the floor and
  * never exceeds ten times the floor. */
 struct sl_retry_budget {
-    double tokens;
+    double tenths; /* Of a token. */
     double floor;
 };
 void sl_retry_budget_init(struct sl_retry_budget *budget, double floor); /* 10 by default. */

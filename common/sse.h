@@ -25,13 +25,16 @@ struct sl_sse_reader {
     bool after_cr, started;
 };
 
-/* max: bytes of one event; more is -SL_ETOOBIG. */
+/* max: bytes of one event, and of one line; more is -SL_ETOOBIG. */
 void sl_sse_reader_init(struct sl_sse_reader *reader, size_t max, sl_sse_cb *cb, void *ctx);
 void sl_sse_reader_fini(struct sl_sse_reader *reader);
-/* Calls back inside, once for each event that the bytes complete. */
+/* Calls back inside, once for each event that the bytes complete. 0, -SL_ETOOBIG, -SL_ENOMEM or
+ * what the callback returned; feed no more after that. The callback may fini the reader if it
+ * returns not 0. */
 int sl_sse_reader_feed(struct sl_sse_reader *reader, struct sl_span bytes) SL_CHECKED;
 
-/* Appends an event; id and type may be NULL. Newlines in data become several data lines. */
+/* Appends an event; id and type may be NULL and hold no newline. Newlines in data become several
+ * data lines. */
 void sl_sse_write(struct sl_buf *out, const char *id, const char *type, struct sl_span data);
 void sl_sse_write_comment(struct sl_buf *out, const char *text);
 
