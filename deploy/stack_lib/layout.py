@@ -30,7 +30,8 @@ class Layout:
         self.environ = environ
         self.root = ROOT
         self.local = Path(environ.get("SLUICE_LOCAL") or ROOT / ".local").absolute()
-        default = self.local / "stack"
+        # Not in SLUICE_LOCAL, which several checkouts may share.
+        default = ROOT / ".local/stack"
         self.directory = Path(environ.get("SLUICE_STACK_DIR") or default).absolute()
         self.config = self.directory / "conf"
         self.sections = self.config / "processes"

@@ -180,7 +180,8 @@ class Supervisor:
     def _section(self, process):
         environment = dict(process.environment)
         environment[OWNER] = str(self.layout.directory)
-        pairs = ",".join(f"{name}={quoted(name, value)}" for name, value in sorted(environment.items()))
+        variables = sorted(environment.items())
+        pairs = ",".join(f"{name}={quoted(name, value)}" for name, value in variables)
         lines = [
             f"[program:{process.name}]",
             f"command={escape(shlex.join(process.command))}",
