@@ -160,7 +160,11 @@ def write_redis_config(layout, chosen):
         # Claims and permits must never be evicted, and must outlive a restart.
         "maxmemory-policy": "noeviction",
         "appendonly": "yes",
+        # No snapshots besides: Redis refuses to end when it cannot write one.
+        "save": '""',
         "daemonize": "no",
+        # A title would be written over the environment, and with it over the stack's mark.
+        "set-proc-title": "no",
     }
     lines = [f"{name} {value}\n" for name, value in settings.items()]
     (layout.config / "redis.conf").write_text("".join(lines))

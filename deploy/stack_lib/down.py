@@ -22,9 +22,9 @@ def stages(names):
 
 
 def stop_in_order(supervisor):
-    running = {name for name, info in supervisor.processes().items() if info["pid"]}
-    every = list(supervisor.processes())
-    for stage in stages(sorted(every)):
+    states = supervisor.processes()
+    running = {name for name, info in states.items() if info["pid"]}
+    for stage in stages(sorted(states)):
         began = time.monotonic()
         waiting = [name for name in stage if name in running]
         line = Waiting()
