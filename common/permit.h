@@ -17,6 +17,7 @@ struct sl_permit {
     bool bulk;
     void (*on_granted)(struct sl_permit *permit, int err); /* See sl_permit_request. */
     void (*on_lost)(struct sl_permit *permit);             /* Then the state is NONE already. */
+    void *owner; /* For the callbacks; the coord never looks at it. */
     /* The coord's. */
     enum sl_permit_state state;
     uint64_t serial;
