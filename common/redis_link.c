@@ -198,7 +198,6 @@ static void on_ready(void *ctx, int events)
         sl_redis_link_read(link);
     }
     if (link->state == SL_LINK_OPEN && (events & SL_WRITABLE)) {
-        link->events = 0; /* Set anew: the poll stops by itself when it reports a failure. */
         write_out(link);
     }
 }
