@@ -112,8 +112,8 @@ static void say(const char *text)
     CHECK(send(peer, text, strlen(text), MSG_NOSIGNAL) == (ssize_t)strlen(text));
 }
 
-/* Waits until the client has sent something that ends with this. */
-static void hear(const char *tail)
+/* Waits until the client has sent something that ends with this; returns all of it. */
+static const char *hear(const char *tail)
 {
     static char heard[4096];
     size_t len = 0;
@@ -125,6 +125,7 @@ static void hear(const char *tail)
         len += n > 0 ? (size_t)n : 0;
         heard[len] = '\0';
     }
+    return heard;
 }
 
 /* Accepts the client's next try and answers its greeting with this. */
@@ -357,7 +358,7 @@ TEST(too_much_unsent_is_refused_and_taken_back)
         ssize_t n = recv(peer, value, rest < SIZE ? rest : SIZE, 0);
         rest -= n > 0 ? (size_t)n : 0;
     }
-    hear("*1\r\n$3\r\nASK\r\n");
+    CHECK_STR(hear("ASK\r\n"), "*1\r\n$3\r\nASK\r\n");
     say("+OK\r\n+OK\r\n+OK\r\n+OK\r\n:9\r\n");
     WAIT(answers[4].calls == 1);
     CHECK_INT(answers[4].sum, 9);
