@@ -434,7 +434,7 @@ void sl_json_put_number(struct sl_json_writer *w, double value)
     separate(w);
     /* Whole numbers without an exponent; else the fewest digits that read back the same. */
     if (fabs(value) < MAX_EXACT && value == trunc(value)) {
-        snprintf(text, sizeof(text), "%.0f", value);
+        snprintf(text, sizeof(text), "%.0f", value + 0.0); /* Minus zero becomes zero. */
     } else {
         for (int digits = 15; digits <= 17; digits++) {
             snprintf(text, sizeof(text), "%.*g", digits, value);

@@ -216,6 +216,7 @@ TEST(numbers_read_back_the_same)
         const char *want; /* NULL: only that it reads back. */
     } cases[] = {
         {0, "0"},
+        {-0.0, "0"},
         {5, "5"},
         {-12, "-12"},
         {0.1, "0.1"},
