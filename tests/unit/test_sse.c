@@ -68,6 +68,7 @@ TEST(events_do_not_depend_on_the_cuts)
         {{": ping\n\nretry: 10\nother: x\ndata: a: b\n\n", 39}, "message|a: b|\n"},
         {{"data: a\n", 8}, ""}, /* Cut before its end. */
         {{"\n\n\r\n", 4}, ""},
+        {{"id: 1\r\ndata: a\r\ndata: b\r\n\r\n", 27}, "message|a\\nb|1\n"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         for (size_t step = 1; step <= cases[i].text.len; step++) {
