@@ -178,29 +178,33 @@ static void give(struct sl_kafka_assignment *assignment, const struct sl_kafka_p
     assignment->config->on_record(assignment->config->ctx, &view.record, &position);
 }
 
-/* False when the partition has nothing more to give now. */
+/* Reads the next message into `held`; false when the queue has none. */
+static bool hold_next(struct sl_kafka_assignment *assignment, struct sl_kafka_partition *partition)
+{
+    while (partition->held == NULL && partition->ready) {
+        rd_kafka_message_t *message = rd_kafka_consume_queue(partition->queue, 0);
+        if (message == NULL) {
+            partition->ready = false;
+        } else if (message->err != RD_KAFKA_RESP_ERR_NO_ERROR) {
+            tell_error(assignment, message);
+            rd_kafka_message_destroy(message);
+        } else {
+            partition->held = message;
+        }
+    }
+    return partition->held != NULL;
+}
+
+/* False when the partition has nothing to give now. */
 static bool read_one(struct sl_kafka_assignment *assignment, struct sl_kafka_partition *partition)
 {
-    if (window_is_full(assignment, partition)) {
+    if (window_is_full(assignment, partition) || !hold_next(assignment, partition) ||
+        !take_offset(assignment, partition, partition->held->offset)) {
         return false;
     }
     rd_kafka_message_t *message = partition->held;
     partition->held = NULL;
-    if (message == NULL && partition->ready) {
-        message = rd_kafka_consume_queue(partition->queue, 0);
-    }
-    if (message == NULL) {
-        partition->ready = false;
-        return false;
-    }
-    if (message->err != RD_KAFKA_RESP_ERR_NO_ERROR) {
-        tell_error(assignment, message);
-    } else if (take_offset(assignment, partition, message->offset)) {
-        give(assignment, partition, message);
-    } else {
-        partition->held = message;
-        return false;
-    }
+    give(assignment, partition, message);
     rd_kafka_message_destroy(message);
     return true;
 }
@@ -239,6 +243,9 @@ void sl_kafka_assignment_look(struct sl_kafka_assignment *assignment, bool all)
     {
         struct sl_kafka_partition *partition = SL_ITEM(node, struct sl_kafka_partition, node);
         partition->ready = partition->ready || all || rd_kafka_queue_length(partition->queue) > 0;
+        if (all && partition->window.base < 0) {
+            hold_next(assignment, partition); /* Its offset is where the partition stands. */
+        }
     }
 }
 
@@ -303,22 +310,25 @@ void sl_kafka_assignment_store(struct sl_kafka_assignment *assignment)
     rd_kafka_topic_partition_list_destroy(offsets);
 }
 
-/* Without a record taken the position is librdkafka's secret; what it has fetched is at least what
- * waits. */
+/* Before the first record nothing tells the position, and there is nothing that waits. */
 static int64_t partition_lag(const struct sl_kafka_assignment *assignment,
                              const struct sl_kafka_partition *partition)
 {
-    int64_t low = 0, high = 0;
-    if (partition->window.base < 0) {
-        return (int64_t)rd_kafka_queue_length(partition->queue);
+    const char *topic = assignment->topics[partition->topic].name;
+    int64_t low = 0, high = 0, from = partition->window.base, known = partition->window.end;
+    if (partition->held != NULL) {
+        from = from < 0 ? partition->held->offset : from;
+        known = partition->held->offset + 1;
     }
-    if (rd_kafka_get_watermark_offsets(assignment->client->rk,
-                                       assignment->topics[partition->topic].name, partition->id,
-                                       &low, &high) != RD_KAFKA_RESP_ERR_NO_ERROR ||
-        high < partition->window.end) {
-        high = partition->window.end; /* The watermark is older than the records. */
+    if (from < 0) {
+        return 0;
     }
-    return high - partition->window.base;
+    if (rd_kafka_get_watermark_offsets(assignment->client->rk, topic, partition->id, &low, &high) !=
+            RD_KAFKA_RESP_ERR_NO_ERROR ||
+        high < known) {
+        high = known; /* The watermark is older than the records. */
+    }
+    return high - from;
 }
 
 struct sl_kafka_load sl_kafka_assignment_load(const struct sl_kafka_assignment *assignment,

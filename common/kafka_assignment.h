@@ -15,7 +15,8 @@ struct sl_kafka_partition {
     int32_t id;
     uint64_t epoch;
     rd_kafka_queue_t *queue;
-    rd_kafka_message_t *held; /* Read, but the window had no place for it. */
+    rd_kafka_message_t *held; /* Read and not given yet: the window had no place, or to learn the
+                                 position while there is no room. */
     struct sl_window window;
     bool ready; /* The queue may hold something. */
     bool dirty; /* The window's base moved and is not stored yet. */
@@ -58,7 +59,8 @@ int sl_kafka_assignment_add(struct sl_kafka_assignment *assignment, const char *
                             int32_t partition) SL_CHECKED;
 /* Ends all epochs and gives the queues back; what is unstored is lost: store before. */
 void sl_kafka_assignment_clear(struct sl_kafka_assignment *assignment);
-/* Asks librdkafka's queues which hold something; all: assume that each does. */
+/* Asks librdkafka's queues which hold something. all: assumes that each does, and reads one message
+ * where the position is not known yet. */
 void sl_kafka_assignment_look(struct sl_kafka_assignment *assignment, bool all);
 /* Gives records while there is room, at most budget of them; true when it stopped at the budget. */
 bool sl_kafka_assignment_read(struct sl_kafka_assignment *assignment, unsigned budget);
