@@ -237,7 +237,7 @@ static int on_body(llhttp_t *parser, const char *data, size_t len)
 {
     struct connection *conn = conn_of(parser);
     struct sl_buf *body = &conn->exchange.request.body;
-    if (body->cap == 0 && conn->length <= SMALL_BODY) {
+    if (body->cap == 0 && conn->length > 0 && conn->length <= SMALL_BODY) {
         (void)sl_buf_reserve(body, conn->length); /* An error stays until the append below. */
     }
     return append(conn, body, data, len, 413, "the body is too large");
