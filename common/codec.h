@@ -22,16 +22,16 @@ int sl_msgpack_check(struct sl_span bytes) SL_CHECKED;
 /* A query as callers send it. 0; -SL_EBADMSG: the bytes are no JSON or MessagePack map (a dead
  * letter on Kafka, 400 over HTTP); -SL_EINVAL: decodable but not valid (unknown field, wrong type
  * or range: the query's bad_request; what could be read is set, so that a result can be written);
- * -SL_EVERSION; -SL_ENOMEM. Sets defaults, and nothing of routing. */
+ * -SL_EVERSION; -SL_ENOMEM. Sets defaults; the routing members stay as they are (zero them). */
 int sl_query_decode(struct sl_span bytes, bool json, struct sl_arena *arena, struct sl_query *query,
                     struct sl_fault *fault) SL_CHECKED;
-/* A query between stages: MessagePack, unknown keys kept. -SL_EBADMSG, -SL_EVERSION, -SL_ENOMEM. */
+/* A query between stages: MessagePack, unknown keys kept, routing members as above. -SL_EBADMSG,
+ * -SL_EVERSION, -SL_ENOMEM. */
 int sl_query_decode_internal(struct sl_span bytes, struct sl_arena *arena, struct sl_query *query,
                              struct sl_fault *fault) SL_CHECKED;
 void sl_query_encode(const struct sl_query *query, struct sl_buf *out);
 
-/* The result record, JSON or MessagePack as query->json says. with_texts: false leaves out the
- * answer and the chunks' texts (the done event). */
+/* The result record (INTERFACES: a result). */
 void sl_result_encode(const struct sl_query *query, const struct sl_result *result, bool json,
                       struct sl_buf *out);
 void sl_event_encode(const struct sl_event *event, bool json, struct sl_buf *out);
@@ -56,7 +56,8 @@ const char *sl_event_type_text(enum sl_event_type type);
 
 /* A producer's own id: 1-64 characters of [A-Za-z0-9._-]. */
 bool sl_id_valid(struct sl_span id);
-/* UUIDv7 (RFC 9562), 36 characters and a zero; unix_ms is its time. */
+/* UUIDv7 (RFC 9562), 36 characters and a zero; unix_ms is its time. Ordered within a process while
+ * the clock does not step back by more than 10 s. On one thread only. */
 void sl_id_new(int64_t unix_ms, char ret[37]);
 /* The id of a job that came without one: the same for each delivery of the same record. */
 void sl_id_derive(const char *topic, int32_t partition, int64_t offset, int64_t timestamp_ms,

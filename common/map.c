@@ -5,6 +5,7 @@
 #include "common/map.h"
 
 #include <assert.h>
+#include <endian.h>
 #include <stdlib.h>
 #include <sys/random.h>
 
@@ -37,6 +38,7 @@ uint64_t sl_siphash(const uint64_t seed[2], struct sl_span data)
     size_t whole = data.len / 8 * 8;
     for (size_t i = 0; i < whole; i += 8) {
         memcpy(&word, data.data + i, 8);
+        word = le64toh(word); /* Derived ids are the same on every machine. */
         v[3] ^= word;
         sip_round(v);
         v[0] ^= word;

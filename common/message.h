@@ -54,8 +54,9 @@ struct sl_hit {
     double score; /* "score": of the last stage that ranked it. */
 };
 
-/* Milliseconds, from the stage's own clock. attempts 0: the stage was not reached. */
+/* Milliseconds, from the stage's own clock. All zero: the stage was not reached. */
 struct sl_stage_time {
+    bool reached;      /* Set by the worker that ran it: it may have taken no time and no call. */
     uint32_t queue_ms; /* "queue_ms": from the record's append to its take. */
     uint32_t wait_ms;  /* "wait_ms": for admission and permits. */
     uint32_t work_ms;  /* "work_ms" */
@@ -102,7 +103,7 @@ struct sl_query {
     uint32_t degraded;    /* "degraded": bits. */
     int64_t retrieved_ms; /* "retrieved": when the reranked chunks were there. */
     struct sl_stage_time
-        stages[SL_STAGE_COUNT]; /* "stages": array of [queue, wait, work, attempts]. */
+        stages[SL_STAGE_COUNT]; /* "stages": array of [queue, wait, work, attempts] or null. */
     struct sl_span unknown;     /* Pairs (MessagePack) of keys that this version does not
                                  * know: passed on as they came. */
     uint32_t unknown_pairs;
