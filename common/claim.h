@@ -29,7 +29,7 @@ struct sl_admission {
     /* Set by the owner before sl_admit; id and stage stay valid until settled. */
     struct sl_span id;
     const char *stage;   /* "retrieve" */
-    int64_t deadline_ms; /* Redis's clock. */
+    int64_t deadline_ms; /* Redis's clock; 0: none. */
     bool bulk;           /* The claim goes when it is settled; no ending, no cancellation. */
     bool no_claim;       /* Only checks (ended, cancelled, expired) and permits. */
     /* Permits wanted, initialised; NULL: none. Granted only when at least one of those wanted is
@@ -54,20 +54,31 @@ struct sl_admission {
         SL_ADMIT_PARKED,
         SL_ADMIT_GRANTED
     } state;
-    char dead_owner[20];
-    struct sl_list node;
-    void *private_;
+    char dead_owner[20];     /* Proved dead while it held this up. */
+    bool unsure;             /* An answer was lost: the claim may be ours. */
+    bool cancelled;          /* on_cancelled came, or needs not come. */
+    bool cancel_seen;        /* A message said so while the answer was out. */
+    uint64_t serial;         /* Names it in renewals. */
+    uint64_t renewal;        /* The last that carried it. */
+    uint64_t look;           /* The last round of looks at parked jobs that carried it. */
+    uint16_t look_slot;      /* 1 + its place in the look that is out; 0: none. */
+    struct sl_op *op;        /* What will settle it, with a copy of id and stage. */
+    struct sl_list node;     /* Parked or granted. */
+    struct sl_ticket ticket; /* Waiting or asked. */
 };
 
-/* Queued for the next round trip, in order of deadlines; on_verdict comes later. While Redis is
- * away it waits, up to the deadline and then as long as needed: an ending needs Redis. */
+/* The admission is zero but for what the owner set, or came back by on_retry. Queued for the next
+ * round trip, in order of deadlines, bulk work last; on_verdict comes later. A permit that was
+ * wanted with it and not free at a grant has the state NONE; the owner may ask for it then. While
+ * Redis is away it waits, up to the deadline and then as long as needed: an ending needs Redis. */
 void sl_admit(struct sl_coord *coord, struct sl_admission *admission);
 /* Takes it back in any state, without a word to Redis about a claim that is granted (its lease as
  * an owner goes on until sl_claim_settle or the process ends). Held permits stay with their owner.
- */
+ * The runner of a claim that was lost must withdraw or settle it. */
 void sl_admit_withdraw(struct sl_coord *coord, struct sl_admission *admission);
 
-/* The stage's output is acknowledged: the claim is marked done (bulk: removed). cb: 0, or -SL_ELOST
+/* The stage's output is acknowledged: the claim is marked done (bulk: removed); not for
+ * one without a claim. cb: 0, or -SL_ELOST
  * when the claim is no longer ours, which changes nothing for the caller: its output is out.
  * Retried while Redis is away, until it answers. Withdrawn by sl_coord_destroy. Ends the admission.
  */
@@ -80,7 +91,8 @@ void sl_claim_give_back(struct sl_coord *coord, struct sl_admission *admission);
  * acknowledged with sl_claim_ended. ending: the caller's bytes, all that producing needs (copied).
  * fence 0: the caller has no claim (a gateway); else only the claim's owner wins. cb: 0 won (also
  * when the same owner stored it before), -SL_EEXIST (there is another: it counts), -SL_ELOST (claim
- * lost). Retried while Redis is away until deadline_ms + 60 s, then -SL_ECONN. */
+ * lost). Retried while Redis is away for 60 s, then -SL_ECONN. stage may be NULL when fence is 0.
+ * Returns -SL_ENOMEM, or -SL_EAGAIN when 10,000 such requests wait. */
 int sl_claim_end(struct sl_coord *coord, struct sl_span id, const char *stage, uint64_t fence,
                  struct sl_span ending, void (*cb)(void *ctx, int err), void *ctx) SL_CHECKED;
 /* The ending was produced and acknowledged. Best effort, without an answer. */

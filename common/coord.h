@@ -34,12 +34,18 @@ struct sl_coord_config {
     struct sl_metrics *metrics; /* sluice_permits_in_use, sluice_permit_limit, ... */
     void (*on_ready)(void *ctx, bool ready, const char *why); /* Redis usable or not; on changes. */
     void *ctx;
+    /* Of a lease; 0: 15000. All other times here are fractions of it (a fifteenth is "a second"),
+     * so that tests can run them faster. All processes of a cluster must agree. */
+    uint32_t ttl_ms;
 };
 
 int sl_coord_create(struct sl_loop *loop, const struct sl_coord_config *config,
                     struct sl_coord **ret, char *why, size_t why_size) SL_CHECKED;
-/* Every admission and permit must be settled or withdrawn before. Takes NULL. */
+/* Every admission and permit must be settled or withdrawn before. What Redis has not acknowledged
+ * is forgotten (see sl_coord_idle), callbacks that are due do not come. Takes NULL. */
 void sl_coord_destroy(struct sl_coord *coord);
+/* Nothing that was settled, released or cancelled here is still on its way to Redis. */
+bool sl_coord_idle(const struct sl_coord *coord);
 
 const char *sl_coord_owner(const struct sl_coord *coord); /* The boot id. */
 /* Linked to Redis, its clock known. New upstream calls start only while it is. */
@@ -51,8 +57,9 @@ int64_t sl_coord_now_ms(const struct sl_coord *coord);
 size_t sl_coord_limit(const struct sl_coord *coord, const char *name);
 const char *sl_coord_prefix(const struct sl_coord *coord);
 
-/* Cancels a query: sets its key and tells every process. Also without any claim. cb (may be NULL):
- * 0 when Redis has it. */
+/* Cancels a query: notes it in Redis and tells every process. Also without any claim. cb (may be
+ * NULL): 0 when Redis has it; tried for 10 s, then -SL_ECONN. Returns -SL_ENOMEM, or -SL_EAGAIN
+ * when 10,000 such requests wait. */
 int sl_coord_cancel(struct sl_coord *coord, struct sl_span query_id, void (*cb)(void *ctx, int err),
                     void *ctx) SL_CHECKED;
 

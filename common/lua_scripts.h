@@ -1,8 +1,14 @@
-/* The Redis scripts of common/lua, each as a C string; see redis.h for how they run. */
+/*
+ * The Redis scripts of common/lua, each as a C string; see redis.h for how they run. Each script's own
+ * head says what it takes, what it answers and why.
+ */
 #ifndef SLUICE_COMMON_LUA_SCRIPTS_H
 #define SLUICE_COMMON_LUA_SCRIPTS_H
 
-/* Claims jobs and takes permits; its own head says what it takes and answers. */
-extern const char sl_lua_admit[];
+extern const char sl_lua_prelude[]; /* In front of each of the others. */
+extern const char sl_lua_admit[];   /* Claims jobs and takes permits. */
+extern const char sl_lua_settle[];  /* Gives them back, stores endings, cancels. */
+extern const char sl_lua_renew[];   /* Renews leases and claims. */
+extern const char sl_lua_beat[];    /* The heartbeat, and a look at parked jobs. */
 
 #endif

@@ -11,6 +11,17 @@
 
 enum sl_permit_state { SL_PERMIT_NONE, SL_PERMIT_WAITING, SL_PERMIT_HELD };
 
+/* A place in the line for the next round trip; a member of what waits. The coord's alone. */
+struct sl_ticket {
+    struct sl_list node;
+    int64_t deadline_ms; /* Redis's clock; 0: none. */
+    uint64_t ask_ms;     /* This process's monotonic clock: when to ask (again). */
+    uint16_t wants;      /* Bits 2 * limit + bulk. */
+    uint16_t slot;       /* 1 + its place in the batch that is out; 0: not asked now. */
+    bool bulk;
+    bool job; /* Of an admission, else of a permit. */
+};
+
 struct sl_permit {
     /* Set by sl_permit_init. */
     size_t limit; /* sl_coord_limit */
@@ -20,10 +31,11 @@ struct sl_permit {
     void *owner; /* For the callbacks; the coord never looks at it. */
     /* The coord's. */
     enum sl_permit_state state;
-    uint64_t serial;
-    int64_t deadline_ms;
-    uint64_t lease_end_ms; /* This process's monotonic clock. */
-    struct sl_list node;
+    uint64_t serial;         /* Names the lease among those of this process. */
+    uint64_t lease_end_ms;   /* This process's monotonic clock. */
+    uint64_t renewal;        /* The last that carried it. */
+    struct sl_list held;     /* While held. */
+    struct sl_ticket ticket; /* While waiting. */
 };
 
 void sl_permit_init(struct sl_permit *permit, size_t limit, bool bulk,

@@ -1,0 +1,172 @@
+/*
+ * How a script is called. Arguments are gathered one by one: text is borrowed until the call,
+ * numbers are written into one buffer and found by offset, since the buffer moves when it grows.
+ * Each call begins with what the prelude takes, and each reply with what the prelude answers:
+ * Redis's time, from which the process knows Redis's clock, and the observer that Redis answered
+ * without a gap.
+ *
+ * A script has at most one call out; whoever has more to say gathers it meanwhile. All scripts
+ * share one set of arguments: nothing between coord_args_begin and coord_script_run returns to the
+ * loop.
+ */
+#include "common/coord_internal.h"
+
+#include "common/clock.h"
+#include "common/lua_scripts.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+enum { ARGS_TEXT_MAX = 1 << 20, SCRIPT_MAX = 1 << 16 };
+
+void coord_args_init(struct coord_args *args)
+{
+    *args = (struct coord_args){0};
+    sl_buf_init(&args->text, ARGS_TEXT_MAX);
+}
+
+void coord_args_fini(struct coord_args *args)
+{
+    free(args->spans);
+    free(args->offsets);
+    sl_buf_fini(&args->text);
+}
+
+static bool has_room(struct coord_args *args)
+{
+    if (args->len < args->cap) {
+        return true;
+    }
+    size_t cap = args->cap > 0 ? args->cap * 2 : 64;
+    struct sl_span *spans = realloc(args->spans, cap * sizeof(*spans));
+    if (spans != NULL) {
+        args->spans = spans;
+    }
+    size_t *offsets = realloc(args->offsets, cap * sizeof(*offsets));
+    if (offsets != NULL) {
+        args->offsets = offsets;
+    }
+    if (spans == NULL || offsets == NULL) {
+        args->err = -SL_ENOMEM;
+        return false;
+    }
+    args->cap = cap;
+    return true;
+}
+
+void coord_args_span(struct sl_coord *coord, struct sl_span span)
+{
+    struct coord_args *args = &coord->args;
+    if (has_room(args)) {
+        args->offsets[args->len] = SIZE_MAX;
+        args->spans[args->len++] = span;
+    }
+}
+
+void coord_args_text(struct sl_coord *coord, const char *text)
+{
+    coord_args_span(coord, sl_span_of(text));
+}
+
+void coord_args_int(struct sl_coord *coord, uint64_t value)
+{
+    struct coord_args *args = &coord->args;
+    if (has_room(args)) {
+        size_t offset = args->text.len;
+        sl_buf_printf(&args->text, "%" PRIu64, value);
+        args->offsets[args->len] = offset;
+        args->spans[args->len++] = (struct sl_span){NULL, args->text.len - offset};
+    }
+}
+
+void coord_args_work(struct sl_coord *coord, const struct sl_op *op)
+{
+    coord_args_text(coord, op->bulk ? "bulk" : "query");
+    coord_args_span(coord, (struct sl_span){op->bytes.data, op->id_len});
+    coord_args_span(coord, (struct sl_span){op->bytes.data + op->id_len, op->stage_len});
+}
+
+void coord_args_begin(struct sl_coord *coord)
+{
+    coord->args.len = 0;
+    coord->args.err = 0;
+    sl_buf_clear(&coord->args.text);
+    coord_args_text(coord, coord->prefix);
+    coord_args_text(coord, coord->owner);
+    coord_args_text(coord, coord->run_id);
+    coord_args_int(coord, coord->ttl_ms);
+    coord_args_int(coord, coord->result_ttl_ms);
+}
+
+int coord_script_init(struct sl_coord *coord, struct coord_script *script, const char *text,
+                      void (*on_reply)(struct sl_coord *, int, const struct redisReply *))
+{
+    script->coord = coord;
+    script->on_reply = on_reply;
+    sl_buf_init(&script->text, SCRIPT_MAX);
+    sl_buf_append_text(&script->text, sl_lua_prelude);
+    sl_buf_append_text(&script->text, text);
+    sl_buf_append(&script->text, "", 1);
+    script->script.text = script->text.data;
+    return sl_buf_error(&script->text);
+}
+
+void coord_script_fini(struct coord_script *script)
+{
+    sl_buf_fini(&script->text);
+}
+
+/* Redis's time lay somewhere between the sending and the reply: what is known of its clock is only
+ * corrected where it contradicts that. */
+static void take_time(struct sl_coord *coord, uint64_t sent_ms, int64_t redis_ms)
+{
+    uint64_t now = sl_clock_now_ms();
+    int64_t least = redis_ms - (int64_t)now, most = redis_ms - (int64_t)sent_ms;
+    if (!coord->clock_known) {
+        coord->clock_offset_ms = least + (most - least) / 2;
+        coord->clock_known = true;
+    } else if (coord->clock_offset_ms < least) {
+        coord->clock_offset_ms = least;
+    } else if (coord->clock_offset_ms > most) {
+        coord->clock_offset_ms = most;
+    }
+    sl_observer_reply(&coord->observer, now, redis_ms);
+}
+
+static void on_reply(void *ctx, int err, const struct redisReply *reply)
+{
+    struct coord_script *script = ctx;
+    struct sl_coord *coord = script->coord;
+    script->out = false;
+    if (coord->closing) {
+        return;
+    }
+    if (err == 0 && sl_reply_len(reply) < 2) {
+        err = -SL_EPROTO;
+    }
+    if (err == 0) {
+        take_time(coord, script->sent_ms, sl_reply_int(sl_reply_at(reply, 0)));
+    }
+    script->on_reply(coord, err, err == 0 ? reply : NULL);
+}
+
+int coord_script_run(struct coord_script *script)
+{
+    struct sl_coord *coord = script->coord;
+    struct coord_args *args = &coord->args;
+    assert(!script->out);
+    int err = args->err != 0 ? args->err : sl_buf_error(&args->text);
+    if (err != 0) {
+        return err;
+    }
+    for (size_t i = 0; i < args->len; i++) {
+        if (args->offsets[i] != SIZE_MAX) {
+            args->spans[i].data = args->text.data + args->offsets[i];
+        }
+    }
+    script->sent_ms = sl_clock_now_ms();
+    err = sl_redis_eval(coord->redis, &script->script, 1, args->len, args->spans, on_reply, script);
+    script->out = err == 0;
+    return err;
+}

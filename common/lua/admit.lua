@@ -1,0 +1,193 @@
+-- Admits jobs and grants permits, as many of one process as gathered, in the order given (by deadline).
+--
+-- KEYS[1]  the prefix
+-- ARGV     after the prelude's: number of limits, each: name, limit, most for queries, most for bulk;
+--          number of items, each one of
+--          'permit', index of the limit (from 1), class ('query' or 'bulk'), serial
+--          'job', kind ('query' or 'bulk'), id, stage, deadline in ms (0: none), 1 if a claim is wanted,
+--             owner that the process observed dead ('' none), number of permits, each: limit, class,
+--             serial
+-- Answer   after the prelude's, for each item an array that begins with a code:
+--          GRANTED, fence, attempt, granted permits as bits (first: 1); likewise CANCELLED, EXPIRED and
+--             WORN_OUT, without permits
+--          WAIT, ms until asking again can help
+--          PARKED, owner that holds it, that owner's heartbeat
+--          DONE and ENDED alone; ENDING, the ending's bytes
+--
+-- Why in one script: what a job may do depends on its ending, its cancellation, its claim and the
+-- permits together, and the answer must not be out of date when the next question is asked.
+
+local GRANTED, PARKED, DONE, ENDED, ENDING, CANCELLED, EXPIRED, WORN_OUT, WAIT = 0, 1, 2, 3, 4, 5, 6, 7, 8
+local MAX_ATTEMPTS = 3
+
+local limits = {}
+for i = 1, num() do
+  limits[i] = {name = arg(), most = num(), query = num(), bulk = num()}
+end
+
+-- Reads a limit's leases once a script, without those that ended.
+local function leases(l)
+  if not l.held then
+    l.held = {}
+    for _, class in ipairs({'query', 'bulk'}) do
+      local key = leases_key(l.name, class)
+      redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
+      l.held[class] = redis.call('ZCARD', key)
+    end
+    l.cooling = math.max(0, (tonumber(redis.call('GET', prefix .. ':cool:' .. l.name)) or 0) - now)
+  end
+  return l
+end
+
+local function take(want)
+  local l = leases(limits[want.limit])
+  if quarantine > 0 or l.cooling > 0 or l.held.query + l.held.bulk >= l.most
+      or l.held[want.class] >= l[want.class] then
+    return false
+  end
+  local key = leases_key(l.name, want.class)
+  redis.call('ZADD', key, now + ttl, me .. ':' .. want.serial)
+  redis.call('PEXPIRE', key, ttl)
+  l.held[want.class] = l.held[want.class] + 1
+  return true
+end
+
+-- How long until a permit can be free that nobody gives back: the end of the quarantine, of the
+-- cool-down, or of the first lease. Notes that somebody waits, so that a release is told.
+local function wait_for(want)
+  local l = limits[want.limit]
+  if quarantine > 0 then
+    return quarantine
+  end
+  if l.cooling > 0 then
+    return l.cooling
+  end
+  if not l.first then
+    l.first = ttl
+    for _, class in ipairs({'query', 'bulk'}) do
+      local first = redis.call('ZRANGE', leases_key(l.name, class), 0, 0, 'WITHSCORES')
+      if first[2] then
+        l.first = math.min(l.first, first[2] - now)
+      end
+    end
+    redis.call('SET', prefix .. ':wanted:' .. l.name, '', 'PX', math.ceil(ttl * 2 / 15))
+  end
+  return l.first
+end
+
+local function read_want()
+  return {limit = num(), class = arg(), serial = arg()}
+end
+
+local function admit_permit()
+  local want = read_want()
+  if take(want) then
+    return {GRANTED, 0, 0, 1}
+  end
+  return {WAIT, wait_for(want)}
+end
+
+local function is_dead(owner, observed_dead)
+  return quarantine == 0 and owner == observed_dead and now - heartbeat_of(owner) > ttl * 6 / 15
+end
+
+local function park(key, owner)
+  redis.call('HSET', key, '.watched', '1')
+  return {PARKED, owner, heartbeat_of(owner)}
+end
+
+local function claim(job, key, attempt)
+  last_fence = math.max(last_fence + 1, now_us)
+  redis.call('HSET', key, job.stage, claim_text('s', attempt, last_fence))
+  if job.kind == 'bulk' then
+    keep(key, 2 * ttl)
+  else
+    local left = job.deadline > 0 and math.max(0, job.deadline - now) or result_ttl
+    keep(key, math.min(left + math.min(result_ttl, 600000), result_ttl))
+  end
+  return last_fence
+end
+
+local function verdict_of(job, cancelled, attempt)
+  if cancelled then
+    return CANCELLED
+  end
+  if job.deadline > 0 and now >= job.deadline then
+    return EXPIRED
+  end
+  return attempt > MAX_ATTEMPTS and WORN_OUT or GRANTED
+end
+
+-- The permits that are free; none of several wanted: nil and how long to wait.
+local function take_wanted(wants)
+  local bits, wait = 0, ttl
+  for i, want in ipairs(wants) do
+    if take(want) then
+      bits = bits + 2 ^ (i - 1)
+    end
+  end
+  if bits > 0 or #wants == 0 then
+    return bits
+  end
+  for _, want in ipairs(wants) do
+    wait = math.min(wait, wait_for(want))
+  end
+  return nil, wait
+end
+
+local function admit_job()
+  local job = {kind = arg(), id = arg(), stage = arg(), deadline = num(), claims = num() == 1}
+  local observed_dead, wants = arg(), {}
+  for i = 1, num() do
+    wants[i] = read_want()
+  end
+  local key = work_key(job.kind, job.id)
+  local h = redis.call('HMGET', key, job.stage, '.cancelled', '.end_owner', '.end_acked')
+  local end_owner = h[3]
+  if end_owner then
+    if h[4] or not job.claims then
+      return {ENDED}
+    end
+    if end_owner ~= me and not is_dead(end_owner, observed_dead) then
+      return park(key, end_owner)
+    end
+    redis.call('HSET', key, '.end_owner', me)
+    return {ENDING, redis.call('HGET', key, '.end')}
+  end
+  local attempt = 1
+  if job.claims then
+    local state, owner, attempts = read_claim(h[1])
+    attempt = attempts or 1
+    if state == 'd' then
+      return {DONE}
+    end
+    if state == 's' and owner ~= me then
+      if not is_dead(owner, observed_dead) then
+        return park(key, owner)
+      end
+      attempt = attempt + 1
+    end
+  end
+  local verdict = verdict_of(job, h[2], attempt)
+  if job.claims and quarantine > 0 then
+    return {WAIT, quarantine}
+  end
+  local bits, wait = 0, 0
+  if verdict == GRANTED then
+    bits, wait = take_wanted(wants)
+    if not bits then
+      return {WAIT, wait}
+    end
+  end
+  return {verdict, job.claims and claim(job, key, attempt) or 0, attempt, bits}
+end
+
+local answer = {now, quarantine}
+local fence_before = last_fence
+for i = 1, num() do
+  answer[i + 2] = arg() == 'job' and admit_job() or admit_permit()
+end
+if last_fence > fence_before then
+  redis.call('HSET', prefix .. ':epoch', 'fence', string.format('%.0f', last_fence))
+end
+return answer

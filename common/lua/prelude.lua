@@ -1,0 +1,88 @@
+-- What every script begins with; the process puts this text in front of each of the others. It reads
+-- the arguments that all have, takes Redis's time and finds out whether Redis lost its state.
+--
+-- KEYS[1]  the prefix of all keys. One Redis, no Cluster: the other names are made from it.
+-- ARGV     owner (boot id), run id of this server, TTL of a lease and TTL of results in ms; then what
+--          the script's own head names, read one after another with arg() and num().
+-- Answer   of each script: an array that begins with Redis's time and what is left of the quarantine,
+--          both in ms.
+--
+-- Why an epoch: a Redis that was emptied, or that went back to an older snapshot, or a replica that was
+-- promoted, does not know who holds what. The epoch key then is missing or names another run id, and for
+-- one TTL only those are heard who renew what they hold: after it every lease that was forgotten has
+-- either been renewed or has ended by its holder's own clock.
+
+local prefix, me, run = KEYS[1], ARGV[1], ARGV[2]
+local ttl, result_ttl = tonumber(ARGV[3]), tonumber(ARGV[4])
+local read = 4
+
+local function arg()
+  read = read + 1
+  return ARGV[read]
+end
+
+local function num()
+  return tonumber(arg())
+end
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now_us = time[1] * 1000000 + time[2]
+
+local epoch = redis.call('HMGET', prefix .. ':epoch', 'since', 'run', 'fence')
+local since, last_fence = tonumber(epoch[1]), tonumber(epoch[3]) or 0
+if not since or epoch[2] ~= run or since > now then
+  since = now
+  redis.call('HSET', prefix .. ':epoch', 'since', since, 'run', run)
+end
+local quarantine = math.max(0, since + ttl - now)
+
+-- One hash a query (bulk work: a batch): a field for each stage's claim, fields with a dot for the rest.
+local function work_key(kind, id)
+  return prefix .. ':' .. kind .. ':' .. id
+end
+
+local function leases_key(limit, class)
+  return prefix .. ':permits:' .. limit .. ':' .. class
+end
+
+-- Lets a key live for at least so long.
+local function keep(key, ms)
+  if redis.call('PTTL', key) < ms then
+    redis.call('PEXPIRE', key, string.format('%.0f', ms))
+  end
+end
+
+-- A claim as text: state (s started, d done, f given back), owner, attempt, fence.
+local function read_claim(text)
+  if not text then
+    return nil
+  end
+  local state, owner, attempt, fence = string.match(text, '^(%a) (%S+) (%d+) (%d+)$')
+  return state, owner, tonumber(attempt), tonumber(fence)
+end
+
+local function claim_text(state, attempt, fence)
+  return string.format('%s %s %.0f %.0f', state, me, attempt, fence)
+end
+
+-- Whether a claim is this process's: Redis says so, or Redis lost it and this is the quarantine, in
+-- which the highest fence wins.
+local function is_ours(text, fence)
+  local state, owner, _, stored = read_claim(text)
+  if owner == me and state ~= 'f' then
+    return true
+  end
+  return quarantine > 0 and (not state or (state ~= 'd' and stored < fence))
+end
+
+-- Work that others watch has changed: tell them. The flag is set again by whoever is parked again.
+local function tell_watchers(key, id)
+  if redis.call('HDEL', key, '.watched') == 1 then
+    redis.call('PUBLISH', prefix .. ':hint', 'claim ' .. id)
+  end
+end
+
+local function heartbeat_of(owner)
+  return tonumber(redis.call('GET', prefix .. ':owner:' .. owner)) or 0
+end

@@ -1,0 +1,58 @@
+-- Renews what a process holds: the leases of its permits, the claims of its running jobs.
+--
+-- KEYS[1]  the prefix
+-- ARGV     after the prelude's: number of items, each one of
+--          'permit', limit, class, serial
+--          'claim', serial, kind, id, stage, fence (0: no claim, only checks), attempt
+-- Answer   after the prelude's: an array of the serials of permits that are lost; an array of pairs,
+--          serial and LOST or CANCELLED, of the claims of which there is something to say.
+--
+-- Why: a lease that ended is never revived, since somebody else may have its place; only in the
+-- quarantine, when nobody gets a place, is what Redis forgot written down again. A query that somebody
+-- else ended is lost to whoever runs it.
+
+local CANCELLED, LOST = 1, 2
+local lost_permits, told = {}, {}
+
+local function renew_permit()
+  local limit, class, serial = arg(), arg(), arg()
+  local key, member = leases_key(limit, class), me .. ':' .. serial
+  local ends = tonumber(redis.call('ZSCORE', key, member) or nil)
+  if quarantine > 0 or (ends and ends > now) then
+    redis.call('ZADD', key, now + ttl, member)
+    redis.call('PEXPIRE', key, ttl)
+  else
+    table.insert(lost_permits, tonumber(serial))
+  end
+end
+
+local function renew_claim()
+  local serial, kind, id, stage, fence, attempt = num(), arg(), arg(), arg(), num(), num()
+  local key = work_key(kind, id)
+  local h = redis.call('HMGET', key, stage, '.cancelled', '.end_owner')
+  if (h[3] and h[3] ~= me) or (fence ~= 0 and not is_ours(h[1], fence)) then
+    table.insert(told, serial)
+    table.insert(told, LOST)
+    return
+  end
+  local _, owner = read_claim(h[1])
+  if fence ~= 0 and owner ~= me then
+    redis.call('HSET', key, stage, claim_text('s', attempt, fence))
+    keep(key, kind == 'bulk' and 2 * ttl or result_ttl)
+  elseif fence ~= 0 and kind == 'bulk' then
+    keep(key, 2 * ttl)
+  end
+  if h[2] then
+    table.insert(told, serial)
+    table.insert(told, CANCELLED)
+  end
+end
+
+for _ = 1, num() do
+  if arg() == 'permit' then
+    renew_permit()
+  else
+    renew_claim()
+  end
+end
+return {now, quarantine, lost_permits, told}

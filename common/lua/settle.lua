@@ -1,0 +1,111 @@
+-- Writes what a process settled in one turn of its loop: permits given back, claims done or given back,
+-- endings stored and acknowledged, queries cancelled, cool-downs.
+--
+-- KEYS[1]  the prefix
+-- ARGV     after the prelude's: number of operations, each one of
+--          'release', limit, class, serial
+--          'cool', limit, ms
+--          'done', kind, id, stage, fence, attempt
+--          'give_back', kind, id, stage, fence (0: whatever this process claimed)
+--          'end', id, stage, fence (0: without a claim), the ending's bytes
+--          'ended', id
+--          'cancel', id
+-- Answer   after the prelude's, for each operation 0, EXISTS (another ending counts) or LOST (the claim
+--          is another's).
+--
+-- Why: each operation can be sent again after its answer was lost, with the same outcome. Releases come
+-- first, since they succeed also on a Redis that is full.
+
+local EXISTS, LOST = 1, 2
+local ops = {}
+
+function ops.release()
+  local limit, class, serial = arg(), arg(), arg()
+  if redis.call('ZREM', leases_key(limit, class), me .. ':' .. serial) == 1
+      and redis.call('DEL', prefix .. ':wanted:' .. limit) == 1 then
+    redis.call('PUBLISH', prefix .. ':hint', 'permit ' .. limit)
+  end
+  return 0
+end
+
+function ops.cool()
+  local key, ms = prefix .. ':cool:' .. arg(), num()
+  if redis.call('PTTL', key) < ms then
+    redis.call('SET', key, now + ms, 'PX', ms)
+  end
+  return 0
+end
+
+function ops.done()
+  local kind, id, stage, fence, attempt = arg(), arg(), arg(), num(), num()
+  local key = work_key(kind, id)
+  local text = redis.call('HGET', key, stage)
+  if text and not is_ours(text, fence) then
+    return LOST
+  end
+  if kind == 'bulk' then
+    redis.call('HDEL', key, stage)
+  else
+    redis.call('HSET', key, stage, claim_text('d', attempt, fence))
+    keep(key, result_ttl)
+  end
+  tell_watchers(key, id)
+  return 0
+end
+
+function ops.give_back()
+  local kind, id, stage, fence = arg(), arg(), arg(), num()
+  local key = work_key(kind, id)
+  local state, owner, attempt, stored = read_claim(redis.call('HGET', key, stage))
+  if state ~= 's' or owner ~= me or (fence ~= 0 and stored ~= fence) then
+    return LOST
+  end
+  redis.call('HSET', key, stage, claim_text('f', attempt, stored))
+  tell_watchers(key, id)
+  return 0
+end
+
+ops['end'] = function()
+  local id, stage, fence, bytes = arg(), arg(), num(), arg()
+  local key = work_key('query', id)
+  local h = redis.call('HMGET', key, stage, '.end_owner')
+  if h[2] then
+    return h[2] == me and 0 or EXISTS
+  end
+  if fence ~= 0 and not is_ours(h[1], fence) then
+    return LOST
+  end
+  redis.call('HSET', key, '.end', bytes, '.end_owner', me)
+  keep(key, result_ttl)
+  tell_watchers(key, id)
+  return 0
+end
+
+-- The bytes are needed no more: what is left says that the query has ended.
+function ops.ended()
+  local id = arg()
+  local key = work_key('query', id)
+  if redis.call('HGET', key, '.end_owner') ~= me then
+    return LOST
+  end
+  redis.call('HSET', key, '.end_acked', '1')
+  redis.call('HDEL', key, '.end')
+  keep(key, result_ttl)
+  tell_watchers(key, id)
+  return 0
+end
+
+function ops.cancel()
+  local id = arg()
+  local key = work_key('query', id)
+  redis.call('HSET', key, '.cancelled', '1')
+  keep(key, result_ttl)
+  redis.call('PUBLISH', prefix .. ':hint', 'cancel ' .. id)
+  return 0
+end
+
+local answer = {now, quarantine}
+for i = 1, num() do
+  answer[i + 2] = ops[arg()]()
+end
+return answer
