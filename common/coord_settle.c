@@ -85,7 +85,7 @@ static void put_op(struct sl_coord *coord, const struct sl_op *op)
 {
     switch (op->type) {
     case OP_NONE:
-        assert(!"an op without a type");
+        assert(false && "an op without a type");
         break;
     case OP_RELEASE:
         coord_args_text(coord, "release");

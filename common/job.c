@@ -169,7 +169,7 @@ void job_count(struct sl_job *job, const char *outcome)
             return;
         }
     }
-    assert(!"an outcome that the table lacks");
+    assert(false && "an outcome that the table lacks");
 }
 
 /* --- admission --- */

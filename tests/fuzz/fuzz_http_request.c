@@ -111,8 +111,9 @@ static void answer(struct sl_tcp *tcp)
         return;
     }
     if (streaming) {
-        for (uint64_t n = next(8); n > 0; n--) {
-            (void)sl_http_stream_write(open_exchange, SL_SPAN("data: hello\n\n"));
+        int err = 0;
+        for (uint64_t n = next(8); n > 0 && err == 0; n--) {
+            err = sl_http_stream_write(open_exchange, SL_SPAN("data: hello\n\n"));
         }
         if (next(2) == 0) {
             sl_http_stream_end(open_exchange);
