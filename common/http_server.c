@@ -15,7 +15,8 @@
  * use.
  *
  * The parser callbacks write nothing and call no handler but max_body. A whole request pauses the
- * parser; the next one starts with a fresh parser state, so nothing leaks from one to the other.
+ * parser; the next one starts with a fresh parser state, so nothing leaks from one to the other,
+ * and an Upgrade header has no effect.
  *
  * All of llhttp's lenient flags stay off. What it still accepts and we do not: line feeds without a
  * carriage return before a request (skip_empty_lines), other versions, forms of targets and
@@ -225,7 +226,6 @@ static int on_headers_complete(llhttp_t *parser)
     if (parser->content_length > max) {
         return refuse_later(conn, 413, "the body is too large");
     }
-    parser->upgrade = 0; /* An Upgrade header is ignored: the connection stays HTTP/1.1. */
     conn->length = (size_t)parser->content_length;
     sl_buf_init(&request->body, max);
     exchange->phase = SL_HTTP_BODY;

@@ -72,6 +72,8 @@ static const struct http_case http_cases[] = {
     CASE("space after version", "GET / HTTP/1.1 \r\n" H "\r\n", "400 close", NULL),
     CASE("upgrade is ignored", GET H "Connection: upgrade\r\nUpgrade: h2c\r\n\r\n" GET H "\r\n",
          "200 200", NULL),
+    CASE("upgrade with a body", POST "Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nhi"
+         GET H "\r\n", "200 200", "POST /  hi"),
     /* Line ends. */
     CASE("empty lines before", "\r\n\r\n" GET H "\r\n", "200", NULL),
     CASE("bare LF before", "\n" GET H "\r\n", "400 close", NULL),
