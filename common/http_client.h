@@ -20,7 +20,7 @@ struct sl_http_client_config {
 
 int sl_http_client_create(struct sl_loop *loop, const struct sl_http_client_config *config,
                           struct sl_http_client **ret) SL_CHECKED;
-/* All calls must have ended or been cancelled. Takes NULL. */
+/* All calls must have ended or been cancelled; not inside a callback. Takes NULL. */
 void sl_http_client_destroy(struct sl_http_client *client);
 
 struct sl_http_header {
@@ -36,14 +36,15 @@ struct sl_http_response {
 
 struct sl_http_callbacks {
     /* The status and headers of the final response are there. Not 0 (-SL_E*) ends the call with it.
-     */
+     * May be NULL. */
     int (*on_head)(void *ctx, const struct sl_http_response *response);
     /* Body bytes, borrowed. Not 0 ends the call with it. NULL: the body is collected up to max_body
      * and given to on_end. */
     int (*on_data)(void *ctx, struct sl_span bytes);
     /* Once, last. err: 0 when the response is whole, whatever its status; else -SL_ECONN,
      * -SL_ETIMEDOUT (connect, first byte, idle or total: detail says which), -SL_EPROTO,
-     * -SL_ETOOBIG, -SL_ECUT (body shorter than declared), -SL_ENOMEM or what a callback returned.
+     * -SL_ETOOBIG, -SL_ECUT (body shorter than declared), -SL_ENOMEM, -SL_EINVAL (a URL that only
+     * curl finds wrong) or what a callback returned. body: what was collected, when err is 0.
      * detail: one line, never NULL, without secrets. The call is gone when it returns. */
     void (*on_end)(void *ctx, int err, const struct sl_http_response *response, struct sl_span body,
                    const char *detail);
@@ -71,7 +72,8 @@ int sl_http_start(struct sl_http_client *client, const struct sl_http_request *r
 /* Ends the call now and closes its connection; no callback comes any more. Legal at any moment
  * before on_end, inside on_head and on_data too. */
 void sl_http_cancel(struct sl_http_call *call);
-/* Stops and resumes reading the body (back-pressure); the idle time-out rests meanwhile. */
+/* Stops and resumes reading the body (back-pressure); the idle time-out rests meanwhile. No on_data
+ * comes while paused, but on_end may. Legal at any moment before on_end, inside callbacks too. */
 void sl_http_pause(struct sl_http_call *call, bool paused);
 size_t sl_http_client_in_flight(const struct sl_http_client *client);
 

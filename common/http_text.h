@@ -1,0 +1,23 @@
+/* Small pieces of HTTP's and URLs' text: what may be sent, and values that are read. Pure. */
+#ifndef SLUICE_COMMON_HTTP_TEXT_H
+#define SLUICE_COMMON_HTTP_TEXT_H
+
+#include "common/buf.h"
+
+#include <stdint.h>
+
+/* A method or the name of a header (RFC 9110 token). */
+bool sl_http_is_token(struct sl_span text);
+/* The value of a header: nothing in it could end the line. */
+bool sl_http_is_value(struct sl_span text);
+
+/* "host:port" of an http:// or https:// URL, with the scheme's port when there is none and without
+ * user and password; terminated, cut to size. -SL_EINVAL: not such a URL. */
+int sl_http_url_peer(const char *url, char *ret, size_t size) SL_CHECKED;
+
+enum { SL_HTTP_RETRY_AFTER_MAX_MS = 24 * 3600 * 1000 };
+/* Retry-After, seconds or one of the three forms of a date, in milliseconds from unix_ms on, at
+ * most a day; 0 for a date in the past; -1 when the value is neither. Ignores spaces around it. */
+long sl_http_retry_after_ms(struct sl_span value, int64_t unix_ms);
+
+#endif
