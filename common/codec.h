@@ -35,17 +35,21 @@ void sl_query_encode(const struct sl_query *query, struct sl_buf *out);
 void sl_result_encode(const struct sl_query *query, const struct sl_result *result, bool json,
                       struct sl_buf *out);
 void sl_event_encode(const struct sl_event *event, bool json, struct sl_buf *out);
-/* MessagePack only. event->query and result point into the arena. */
+/* MessagePack only. event->query and result point into the arena. -SL_EBADMSG, -SL_EVERSION,
+ * -SL_ENOMEM. */
 int sl_event_decode(struct sl_span bytes, struct sl_arena *arena,
                     struct sl_event *event) SL_CHECKED;
-/* The members of an event as callers see them over SSE: JSON without the fence. */
+/* An event as callers see it over SSE: one line of JSON, without the fence. */
 void sl_event_json(const struct sl_event *event, struct sl_buf *out);
 /* `[{"n": 1, "doc_id": ...}]` */
 void sl_sources_json(const struct sl_query *query, struct sl_buf *out);
 
+/* -SL_EBADMSG or -SL_EINVAL (a dead letter both), -SL_EVERSION, -SL_ENOMEM. Sets defaults; the
+ * document's tenant stays as it is (zero it). */
 int sl_document_decode(struct sl_span bytes, bool json, struct sl_arena *arena,
                        struct sl_document *document, struct sl_fault *fault) SL_CHECKED;
 void sl_document_encode(const struct sl_document *document, struct sl_buf *out); /* MessagePack. */
+/* -SL_EBADMSG, -SL_EVERSION, -SL_ENOMEM. */
 int sl_batch_decode(struct sl_span bytes, struct sl_arena *arena, struct sl_batch *batch,
                     struct sl_fault *fault) SL_CHECKED;
 void sl_batch_encode(const struct sl_batch *batch, struct sl_buf *out);

@@ -387,6 +387,7 @@ static void list_names(const char *const *names, char *out, size_t size)
 void sl_read_choice(struct sl_decoder *decoder, const struct sl_field *field,
                     const struct sl_value *value, void *target)
 {
+    _Static_assert(sizeof(enum sl_mode) == sizeof(unsigned), "enums are written as unsigned");
     char shown[SHOWN], names[120];
     for (unsigned i = 0; is_texty(value) && field->names[i] != NULL; i++) {
         if (sl_span_is(value->text, field->names[i])) {
@@ -408,6 +409,11 @@ void sl_read_metadata(struct sl_decoder *decoder, const struct sl_field *field,
     if (value->type != SL_VALUE_MAP) {
         sl_value_describe(value, shown, sizeof(shown));
         sl_decoder_refuse(decoder, field->name, "must be an object, not %s", shown);
+        return;
+    }
+    if (sl_value_depth(value) > SL_METADATA_DEPTH) {
+        sl_decoder_refuse(decoder, field->name, "must be nested at most %d deep",
+                          SL_METADATA_DEPTH);
         return;
     }
     sl_buf_init(&text, (size_t)field->max);

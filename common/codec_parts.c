@@ -7,6 +7,7 @@
 #include "common/codec_parts.h"
 
 #include <endian.h>
+#include <math.h>
 #include <stdio.h>
 
 enum { HIT_TEXT_MAX = 1 << 20, STAGE_TIME_FIELDS = 4 };
@@ -70,6 +71,19 @@ static void read_hit_metadata(struct sl_decoder *decoder, const struct sl_field 
     }
 }
 
+/* A store's own scale: any number. */
+static void read_score(struct sl_decoder *decoder, const struct sl_field *field,
+                       const struct sl_value *value, void *target)
+{
+    struct sl_hit *hit = target;
+    if ((value->type != SL_VALUE_INT && value->type != SL_VALUE_NUMBER) ||
+        !isfinite(value->number)) {
+        sl_decoder_refuse(decoder, field->name, "must be a number");
+        return;
+    }
+    hit->score = value->number;
+}
+
 #define HIT(name, member, reader, low, high)                                                       \
     {                                                                                              \
         name, reader, offsetof(struct sl_hit, member), low, high, NULL, false                      \
@@ -80,7 +94,7 @@ static const struct sl_field hit_fields[] = {
     HIT("chunk_index", chunk_index, sl_read_i64, INT64_MIN, INT64_MAX),
     HIT("text", text, sl_read_text, 0, HIT_TEXT_MAX),
     HIT("metadata", metadata, read_hit_metadata, 0, HIT_TEXT_MAX),
-    HIT("score", score, sl_read_number, INT64_MIN, INT64_MAX),
+    HIT("score", score, read_score, 0, 0),
 };
 
 void sl_read_hits(struct sl_decoder *decoder, const struct sl_field *field,

@@ -279,7 +279,7 @@ void sl_sink_object(struct sl_sink *sink, struct sl_span json)
     if (json.len > 0 && sl_json_parse(json, &doc, NULL, 0) == 0) {
         sl_value_of_json(sl_json_root(doc), &value);
     }
-    if (value.type == SL_VALUE_MAP) {
+    if (value.type == SL_VALUE_MAP && sl_value_depth(&value) <= SL_METADATA_DEPTH) {
         int rv = sl_sink_value(sink, &value);
         assert(rv == 0); /* What came from JSON can be written. */
     } else {

@@ -35,7 +35,8 @@ void sl_sink_int_at(struct sl_sink *sink, const char *key, int64_t value);
 /* A whole value, of either kind. 0, or -SL_EINVAL with a part written: it holds something that JSON
  * has no word for (bytes, an extension, a key that is no text, text that is no UTF-8). */
 int sl_sink_value(struct sl_sink *sink, const struct sl_value *value) SL_CHECKED;
-/* A JSON object given as text; what is none counts as {}. */
+/* A JSON object given as text, such as metadata; what is none, or is nested deeper than
+ * SL_METADATA_DEPTH, counts as {}. */
 void sl_sink_object(struct sl_sink *sink, struct sl_span json);
 
 #endif

@@ -280,6 +280,22 @@ bool sl_value_next(struct sl_value_iter *iter, struct sl_value *key, struct sl_v
     return true;
 }
 
+/* Recursion ends: nothing is nested deeper than SL_VALUE_DEPTH. */
+size_t sl_value_depth(const struct sl_value *value)
+{
+    struct sl_value_iter iter = {.container = value};
+    struct sl_value key, child;
+    size_t deepest = 0;
+    if (!is_container(value)) {
+        return 0;
+    }
+    while (sl_value_next(&iter, &key, &child)) {
+        size_t depth = sl_value_depth(&child);
+        deepest = depth > deepest ? depth : deepest;
+    }
+    return deepest + 1;
+}
+
 static void describe_text(struct sl_span text, char *out, size_t size)
 {
     enum { SHOWN = 40 };

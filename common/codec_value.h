@@ -9,7 +9,10 @@
 #include "common/buf.h"
 #include "common/json.h"
 
-enum { SL_VALUE_DEPTH = 32 }; /* Containers inside one another, at most. */
+enum {
+    SL_VALUE_DEPTH = 32,   /* Containers inside one another, at most. */
+    SL_METADATA_DEPTH = 24 /* Of metadata, so that there is room for what carries it. */
+};
 
 enum sl_value_type {
     SL_VALUE_NULL,
@@ -49,6 +52,9 @@ bool sl_value_next(struct sl_value_iter *iter, struct sl_value *key, struct sl_v
 
 /* For a message to whoever sent it: `0`, `"a long te..."`, `a list`. Ended with a zero. */
 void sl_value_describe(const struct sl_value *value, char *out, size_t size);
+
+/* Containers inside one another: 0 for a scalar, 1 for a flat container. */
+size_t sl_value_depth(const struct sl_value *value);
 
 /* UTF-8 without a zero character. */
 bool sl_text_valid(struct sl_span text);

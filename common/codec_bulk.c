@@ -1,0 +1,188 @@
+/*
+ * Documents, which anyone may put on their topic, and batches of chunks, which go between the
+ * workers only. A document's metadata is an object for its producer and compact JSON text from here
+ * on; each of its chunks carries it to the store.
+ */
+#include "common/codec_parts.h"
+
+enum {
+    NAME_MAX_BYTES = 128,
+    DOC_ID_MAX = 512,
+    DOCUMENT_TEXT_MAX = 16 << 20,
+    TEXTS_MAX = 4096,
+    FAILURE_MAX = 65536
+};
+
+/* --- documents --- */
+
+/* clang-format off */
+#define FIELD(type, name, member, reader, low, high) \
+    {name, reader, offsetof(struct type, member), low, high, NULL, false}
+#define DOCUMENT_FIELDS                                                                            \
+    {"doc_id", sl_read_name, offsetof(struct sl_document, doc_id), 1, DOC_ID_MAX, NULL, true},     \
+    {"text", sl_read_text, offsetof(struct sl_document, text), 0, DOCUMENT_TEXT_MAX, NULL, true},  \
+    FIELD(sl_document, "metadata", metadata, sl_read_metadata, 0, SL_METADATA_MAX),                \
+    FIELD(sl_document, "collection", collection, sl_read_name, 1, NAME_MAX_BYTES),                 \
+    FIELD(sl_document, "ingest_id", ingest_id, sl_read_name, 0, NAME_MAX_BYTES)
+/* clang-format on */
+
+static const struct sl_field json_fields[] = {DOCUMENT_FIELDS};
+static const struct sl_field msgpack_fields[] = {DOCUMENT_FIELDS,
+                                                 {.name = "v", .read = sl_read_pass}};
+static const struct sl_fields json_document = {json_fields, SL_FIELDS_COUNT(json_fields), true};
+static const struct sl_fields msgpack_document = {msgpack_fields, SL_FIELDS_COUNT(msgpack_fields),
+                                                  true};
+
+int sl_document_decode(struct sl_span bytes, bool json, struct sl_arena *arena,
+                       struct sl_document *document, struct sl_fault *fault)
+{
+    struct sl_decoder decoder = {.arena = arena, .fault = fault};
+    struct sl_json_doc *doc;
+    struct sl_value root;
+    *document = (struct sl_document){.collection = SL_SPAN("default"), .tenant = document->tenant};
+    int rv = sl_decoder_open(&decoder, bytes, json, &doc, &root);
+    if (rv == 0 || rv == -SL_EINVAL) {
+        sl_decoder_read(&decoder, json ? &json_document : &msgpack_document, &root, document);
+        rv = decoder.err;
+    }
+    sl_json_free(doc);
+    return rv;
+}
+
+void sl_document_encode(const struct sl_document *document, struct sl_buf *out)
+{
+    struct sl_sink sink;
+    sl_sink_init(&sink, out, false);
+    sl_sink_map(&sink, document->ingest_id.len > 0 ? 6 : 5);
+    sl_sink_int_at(&sink, "v", SL_MESSAGE_MAJOR);
+    sl_sink_text_at(&sink, "doc_id", document->doc_id);
+    sl_sink_text_at(&sink, "text", document->text);
+    sl_sink_key(&sink, "metadata");
+    sl_sink_object(&sink, document->metadata);
+    sl_sink_text_at(&sink, "collection", document->collection);
+    if (document->ingest_id.len > 0) {
+        sl_sink_text_at(&sink, "ingest_id", document->ingest_id);
+    }
+    sl_sink_map_end(&sink);
+}
+
+/* --- batches --- */
+
+static void read_texts(struct sl_decoder *decoder, const struct sl_field *field,
+                       const struct sl_value *value, void *target)
+{
+    struct sl_batch *batch = target;
+    struct sl_value_iter iter = {.container = value};
+    struct sl_value key, element;
+    if (!sl_check_list(decoder, field->name, value, TEXTS_MAX, "texts") || value->len == 0) {
+        return;
+    }
+    batch->texts = sl_decoder_alloc(decoder, value->len * sizeof(*batch->texts));
+    while (decoder->err != -SL_ENOMEM && sl_value_next(&iter, &key, &element)) {
+        batch->texts[batch->len] = sl_read_element(decoder, field->name, (long long)batch->len,
+                                                   DOCUMENT_TEXT_MAX, &element);
+        batch->len++;
+    }
+}
+
+/* How many there must be is known only after all fields are. */
+static void read_vectors(struct sl_decoder *decoder, const struct sl_field *field,
+                         const struct sl_value *value, void *target)
+{
+    struct sl_span *vectors = (struct sl_span *)((char *)target + field->offset);
+    if (value->type != SL_VALUE_BYTES) {
+        sl_decoder_refuse(decoder, field->name, "must be float32 numbers as bytes");
+        return;
+    }
+    *vectors = value->text;
+}
+
+struct batch_target {
+    struct sl_batch batch;
+    struct sl_span vectors;
+};
+
+/* clang-format off */
+static const struct sl_field batch_table[] = {
+    {.name = "v", .read = sl_read_pass},
+    {"doc_id", sl_read_text, offsetof(struct sl_batch, doc_id), 1, DOC_ID_MAX, NULL, true},
+    FIELD(sl_batch, "tenant", tenant, sl_read_text, 0, SL_METADATA_MAX),
+    FIELD(sl_batch, "collection", collection, sl_read_text, 0, NAME_MAX_BYTES),
+    FIELD(sl_batch, "ingest_id", ingest_id, sl_read_text, 0, NAME_MAX_BYTES),
+    FIELD(sl_batch, "metadata", metadata, sl_read_text, 0, SL_METADATA_MAX),
+    FIELD(sl_batch, "version", version, sl_read_i64, 0, INT64_MAX),
+    FIELD(sl_batch, "total", total_chunks, sl_read_u32, 0, UINT32_MAX),
+    FIELD(sl_batch, "first", first, sl_read_u32, 0, UINT32_MAX),
+    FIELD(sl_batch, "texts", texts, read_texts, 0, 0),
+    FIELD(batch_target, "vectors", vectors, read_vectors, 0, 0),
+    FIELD(sl_batch, "dim", dim, sl_read_u32, 0, SL_VECTOR_MAX),
+    FIELD(sl_batch, "failure", failure, sl_read_text, 0, FAILURE_MAX),
+};
+/* clang-format on */
+
+static void finish_batch(struct sl_decoder *decoder, struct batch_target *target)
+{
+    struct sl_batch *batch = &target->batch;
+    if (decoder->err != 0 || target->vectors.data == NULL) {
+        return;
+    }
+    if (batch->dim == 0 || batch->failure.len > 0 ||
+        target->vectors.len != batch->len * batch->dim * sizeof(float)) {
+        sl_decoder_refuse(decoder, "vectors", "must be one of dim numbers for each text");
+        return;
+    }
+    batch->vectors = sl_decoder_floats(decoder, target->vectors);
+}
+
+int sl_batch_decode(struct sl_span bytes, struct sl_arena *arena, struct sl_batch *batch,
+                    struct sl_fault *fault)
+{
+    static const struct sl_fields fields = {batch_table, SL_FIELDS_COUNT(batch_table), false};
+    struct sl_decoder decoder = {.arena = arena, .fault = fault};
+    struct batch_target target = {.batch = {.collection = SL_SPAN("default")}};
+    struct sl_json_doc *doc;
+    struct sl_value root;
+    int rv = sl_decoder_open(&decoder, bytes, false, &doc, &root);
+    if (rv == 0) {
+        sl_decoder_read(&decoder, &fields, &root, &target);
+        finish_batch(&decoder, &target);
+        rv = decoder.err;
+    }
+    if (rv == 0) {
+        *batch = target.batch;
+    }
+    return rv == -SL_EINVAL ? -SL_EBADMSG : rv;
+}
+
+void sl_batch_encode(const struct sl_batch *batch, struct sl_buf *out)
+{
+    struct sl_sink sink;
+    sl_sink_init(&sink, out, false);
+    size_t more = batch->vectors != NULL ? 2 : 0;
+    more += batch->failure.len > 0 ? 1 : 0;
+    sl_sink_map(&sink, 10 + more);
+    sl_sink_int_at(&sink, "v", SL_MESSAGE_MAJOR);
+    sl_sink_text_at(&sink, "doc_id", batch->doc_id);
+    sl_sink_text_at(&sink, "tenant", batch->tenant);
+    sl_sink_text_at(&sink, "collection", batch->collection);
+    sl_sink_text_at(&sink, "ingest_id", batch->ingest_id);
+    sl_sink_text_at(&sink, "metadata", batch->metadata);
+    sl_sink_int_at(&sink, "version", batch->version);
+    sl_sink_int_at(&sink, "total", batch->total_chunks);
+    sl_sink_int_at(&sink, "first", batch->first);
+    sl_sink_key(&sink, "texts");
+    sl_sink_list(&sink, batch->len);
+    for (size_t i = 0; i < batch->len; i++) {
+        sl_sink_text(&sink, batch->texts[i]);
+    }
+    sl_sink_list_end(&sink);
+    if (batch->vectors != NULL) {
+        sl_sink_int_at(&sink, "dim", batch->dim);
+        sl_sink_key(&sink, "vectors");
+        sl_sink_floats(&sink, batch->vectors, batch->len * batch->dim);
+    }
+    if (batch->failure.len > 0) {
+        sl_sink_text_at(&sink, "failure", batch->failure);
+    }
+    sl_sink_map_end(&sink);
+}
