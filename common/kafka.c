@@ -134,6 +134,9 @@ static enum sl_log_level log_level(int syslog_level)
 /* Whether this failure is to be written, and how many before it were not. */
 static bool log_failure(struct sl_kafka_client *client, uint32_t *unlogged)
 {
+    if (atomic_load(&client->closing)) {
+        return false;
+    }
     uint64_t now = sl_clock_now_ms();
     uint64_t quiet_end = atomic_load(&client->quiet_end_ms);
     if (now < quiet_end ||
@@ -297,6 +300,7 @@ void sl_kafka_client_destroy(struct sl_kafka_client *client, int flags)
     }
     sl_poll_destroy(client->poll);
     client->poll = NULL;
+    atomic_store(&client->closing, true);
     struct destruction *destruction = malloc(sizeof(*destruction));
     pthread_t thread;
     if (destruction != NULL) {

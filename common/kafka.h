@@ -131,8 +131,8 @@ struct sl_reader;
 enum { SL_OFFSET_END = -1, SL_OFFSET_BEGINNING = -2 };
 
 /* on_started tells the offset at which reading starts, before any record (that of SL_OFFSET_END
- * within some 100 ms); on_record as they come; on_caught_up once, when the end offset of the moment
- * of creation is reached. */
+ * takes about half a second); on_record as they come; on_caught_up once, when the end offset of the
+ * moment of creation is reached. */
 struct sl_reader_callbacks {
     void (*on_record)(void *ctx, const struct sl_record *record);
     void (*on_started)(void *ctx, int64_t offset); /* May be NULL. */

@@ -18,6 +18,7 @@ struct sl_kafka_client {
     int wake_fd;                   /* An eventfd that librdkafka's queues write to. */
     _Atomic uint64_t quiet_end_ms; /* Until then connection failures are counted, not logged. */
     _Atomic uint32_t unlogged;
+    atomic_bool closing; /* Connections that end are no failures any more. */
 };
 
 /* A client with the properties given (name and value in turn, NULL at the end), then config->extra;

@@ -196,9 +196,11 @@ static rd_kafka_resp_err_t assign(struct sl_reader *reader, const char *topic, i
     sl_kafka_wake_by(reader->client, reader->events);
     sl_kafka_wake_by(reader->client, reader->records);
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+    /* Asked for by its name the beginning takes librdkafka half a second, before it knows the
+     * partition's leader. Offset 0 does not, and where it is gone the reset finds the earliest. */
     rd_kafka_topic_partition_list_add(list, topic, partition)->offset =
         offset == SL_OFFSET_END         ? RD_KAFKA_OFFSET_END
-        : offset == SL_OFFSET_BEGINNING ? RD_KAFKA_OFFSET_BEGINNING
+        : offset == SL_OFFSET_BEGINNING ? 0
                                         : offset;
     err = rd_kafka_assign(rk, list);
     rd_kafka_topic_partition_list_destroy(list);

@@ -6,15 +6,16 @@
 #ifndef TESTS_SUPPORT_KAFKA_MOCK_H
 #define TESTS_SUPPORT_KAFKA_MOCK_H
 
-struct kafka_mock;
+#include <stdbool.h>
 
-struct kafka_mock *kafka_mock_start(void); /* One broker; ends the test when it cannot. */
-void kafka_mock_stop(struct kafka_mock *mock);
-const char *kafka_mock_brokers(const struct kafka_mock *mock);
-void kafka_mock_topic(struct kafka_mock *mock, const char *topic, int partitions);
-/* The broker drops its connections and takes no new ones, or does again. */
-void kafka_mock_set_up(struct kafka_mock *mock, int up);
+/* One broker for the whole program, since stopping one can take a second: started by the first
+ * call, up again by each, and stopped at exit. Its address; ends the test when it cannot. */
+const char *kafka_mock_brokers(void);
+/* A topic of a name of its own; valid until the program ends. */
+const char *kafka_mock_topic(const char *prefix, int partitions);
+/* Down: the broker drops its connections and takes no new ones. */
+void kafka_mock_set_up(bool up);
 /* Fails the next produce requests with this error of the protocol. */
-void kafka_mock_fail_produce(struct kafka_mock *mock, int error, int count);
+void kafka_mock_fail_produce(int error, int count);
 
 #endif
