@@ -52,6 +52,7 @@ static void serve_body_length(struct http_script_conn *conn)
 {
     char text[64], head[128];
     while (http_script_read(conn)) {
+        CHECK(strcasestr(conn->request, "expect:") == NULL);
         int len = snprintf(text, sizeof(text), "%.3s %zu", conn->request, conn->body_len);
         snprintf(head, sizeof(head), OK_HEAD "Content-Length: %d\r\n\r\n", len);
         http_script_send(conn, head);
