@@ -51,7 +51,8 @@ struct sl_hit {
     struct sl_span text;     /* "text" */
     struct sl_span
         metadata; /* "metadata": a JSON object as text (a map in JSON); "" counts as {}. */
-    double score; /* "score": of the last stage that ranked it. */
+    double score;    /* "score": of the last stage that ranked it. */
+    int64_t version; /* Of the document in its store, 0 where that has none; does not travel. */
 };
 
 /* Milliseconds, from the stage's own clock. All zero: the stage was not reached. */

@@ -14,20 +14,25 @@
 struct sl_store;
 struct sl_store_call;
 
-struct sl_store_env {
+struct sl_store_env { /* Copied; what it points to is borrowed while the store is open. */
     struct sl_loop *loop;
     struct sl_http_client *http;
     struct sl_coord *coord;
     struct sl_metrics *metrics;
-    const char *limit_name;      /* "VECTOR" or "KEYWORD": what its calls count against. */
+    const char *limit_name; /* "VECTOR" or "KEYWORD", static: the searches that it is for, and the
+                             * limit of the coord that each of them takes a permit of. */
     const char *sqlite_vec_path; /* SLUICE_SQLITE_VEC */
-    long long timeout_ms;        /* Of one call at most. */
+    long long timeout_ms;        /* Of one call at most, the wait for its permit not counted. */
 };
 
-/* 0; -SL_EINVAL: the URL; -SL_EIO: cannot be opened; why says what. */
+/* For start-up: may block for some milliseconds. 0; -SL_EINVAL: the URL, or a store that cannot do
+ * the searches that it is for; -SL_EIO, -SL_EVERSION: cannot be opened; -SL_ENOMEM. why says what.
+ */
 int sl_store_open(const char *url, const struct sl_store_env *env, struct sl_store **ret, char *why,
                   size_t why_size) SL_CHECKED;
-void sl_store_close(struct sl_store *store); /* Its calls have ended. Takes NULL. */
+/* Its calls have ended or were cancelled. Not from one of its callbacks. Takes NULL. */
+void sl_store_close(struct sl_store *store);
+bool sl_store_writable(const struct sl_store *store); /* Whether it takes upserts and deletes. */
 
 struct sl_store_scope {
     struct sl_span tenant, collection;
@@ -35,10 +40,13 @@ struct sl_store_scope {
     size_t filter_len;
 };
 
-/* Once. err 0 and hits best first (in the arena of the call), or -SL_E* and one line. */
+/* Once, last. err 0 and hits best first (in the arena of the search), or -SL_E*: -SL_EEXPIRED (the
+ * deadline), -SL_ETIMEDOUT (timeout_ms), -SL_EAGAIN (too many calls wait here), -SL_ELOST (the
+ * permit), -SL_EINVAL (a vector of the wrong length ...), what upstream.h and sqlite.h name.
+ * detail: one line, never NULL. */
 typedef void sl_store_hits_cb(void *ctx, int err, struct sl_hit *hits, size_t len,
                               const char *detail);
-/* err 0: written. */
+/* Once, last. err 0: written. Else some of it may be. */
 typedef void sl_store_done_cb(void *ctx, int err, const char *detail);
 
 struct sl_store_search {
@@ -52,11 +60,14 @@ struct sl_store_search {
     struct sl_arena *arena;   /* Where hits go; must outlive the call. */
 };
 
-/* Borrow the arguments until the callback (which never comes inside) or sl_store_cancel. */
+/* Of the arguments only the permit and the arena are used after the call has returned. Callbacks
+ * never come inside. Not 0: none comes, the permit is as it was. -SL_EINVAL: vector or text is what
+ * this store cannot search for; -SL_ENOMEM. */
 int sl_store_search(struct sl_store *store, const struct sl_store_search *search,
                     sl_store_hits_cb *cb, void *ctx, struct sl_store_call **ret) SL_CHECKED;
-/* Chunks of one document and version: batch->texts and vectors. The same key written twice stays
- * one. */
+/* Chunks of one document and version: batch->texts and, unless NULL, vectors. The same key (tenant,
+ * collection, document, version, index) written twice stays one. -SL_EINVAL: the store is read-only
+ * here; -SL_EAGAIN: too many calls wait here, try again when one has ended; -SL_ENOMEM. */
 int sl_store_upsert(struct sl_store *store, const struct sl_batch *batch, int64_t deadline_ms,
                     sl_store_done_cb *cb, void *ctx, struct sl_store_call **ret) SL_CHECKED;
 /* All chunks of a document with a version below this one. */
@@ -82,6 +93,8 @@ struct sl_store_backend {
                         struct sl_store_call **ret);
     void (*cancel)(struct sl_store_call *call);
 };
+
+extern const struct sl_store_backend sl_store_sqlite;
 
 struct sl_store {
     const struct sl_store_backend *backend;

@@ -17,9 +17,9 @@ import sys
 
 # The layers of common/, docs/ARCHITECTURE.md, "The layout". A new module is added here.
 LAYERS = {
-    0: """arena backoff buf chunk clock codec error fusion json list log map message metrics
+    0: """arena backoff buf chunk clock codec error fts_query fusion json list log map message metrics
           option_value options sse window""",  # No input or output.
-    1: """http_client http_curl http_server http_text kafka loop lua_scripts redis tcp""",
+    1: """http_client http_curl http_server http_text kafka loop lua_scripts redis sqlite tcp""",
     2: """admin claim coord ending intake job permit settle stage store upstream worker""",
 }
 

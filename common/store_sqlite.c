@@ -1,0 +1,664 @@
+/*
+ * sqlite:///path: the store that needs no server. SQLite blocks, so it has threads of its own: one
+ * that writes, since SQLite has one writer at a time anyway, and two that search. Each has its own
+ * connection (store_sqlite_tables.c) and is started when there is work for it.
+ *
+ * A search: copied with all its arguments, given a permit (the one that came with the job's
+ * admission when that is held), put into the readers' queue, run, returned through the list of done
+ * calls and a wake-up of the loop, its hits copied to the caller's arena. A write is the same
+ * without a permit: no other process's limit is at stake, and its queue is short so that the caller
+ * feels it.
+ *
+ * A call belongs to the loop but while it is IN_THREAD. One that ends early then (cancelled,
+ * deadline passed, permit lost) is only abandoned: its permit is given back and its callback called
+ * or not, at once, the thread is told to stop by a flag that SQLite asks for every few
+ * microseconds, and the call's memory goes when the thread has returned it. That is why it borrows
+ * nothing.
+ */
+#include "common/clock.h"
+#include "common/coord.h"
+#include "common/store.h"
+#include "common/store_sqlite_tables.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { READERS = 2, READS_MAX = 1024, WRITERS = 1, WRITES_MAX = 64 };
+enum { ARENA_MAX = 64 << 20, DETAIL_MAX = 256 };
+
+struct pool {
+    struct sqlite_store *store;
+    size_t threads_max, queue_max;
+    pthread_t threads[READERS > WRITERS ? READERS : WRITERS];
+    size_t threads_len; /* The loop's. */
+    /* Under the store's lock. */
+    struct sl_list queue;
+    size_t queue_len;
+    size_t idle; /* Threads that wait for work. */
+    pthread_cond_t work;
+};
+
+struct sqlite_store {
+    struct sl_store store;
+    struct sl_store_env env;
+    char *path, *vec_path;
+    size_t limit; /* Of the coord. */
+    struct sl_histogram *seconds;
+    struct sl_async *async;
+    size_t calls; /* That have not ended. */
+    struct pool readers, writers;
+    pthread_mutex_t lock;
+    struct sl_list done; /* Under the lock, like closing. */
+    bool closing;
+};
+
+enum call_state { WAITING, QUEUED, IN_THREAD, RETURNED };
+
+struct call {
+    struct sl_store_call base;
+    enum call_state state; /* Between QUEUED and RETURNED under the lock. */
+    struct sl_list node;
+    struct sl_arena arena; /* The arguments, then the hits. The thread's while IN_THREAD. */
+    int (*run)(struct call *call, struct sl_tables *tables);
+    struct sl_store_search search;
+    struct sl_batch batch;
+    int64_t version;
+    atomic_bool stop;
+    /* What came of it. */
+    int err;
+    struct sl_hit *hits;
+    size_t len;
+    char detail[DETAIL_MAX];
+    /* The loop's. */
+    sl_store_hits_cb *on_hits;
+    sl_store_done_cb *on_done;
+    void *ctx;
+    struct sl_arena *out;
+    int64_t deadline_ms;
+    struct sl_permit own_permit;
+    struct sl_permit *permit; /* NULL: a write. */
+    struct sl_timer timer;    /* Time-out, or an end that must not come inside another call. */
+    int late_err;
+    uint64_t began_us;
+    bool abandoned;
+};
+
+static struct sqlite_store *store_of(const struct call *call)
+{
+    return (struct sqlite_store *)call->base.store;
+}
+
+/* --- on the threads --- */
+
+static int run_search(struct call *call, struct sl_tables *tables)
+{
+    return sl_tables_search(tables, &call->search, &call->arena, &call->hits, &call->len,
+                            call->detail, sizeof(call->detail));
+}
+
+static int run_upsert(struct call *call, struct sl_tables *tables)
+{
+    return sl_tables_upsert(tables, &call->batch, call->detail, sizeof(call->detail));
+}
+
+static int run_delete_below(struct call *call, struct sl_tables *tables)
+{
+    return sl_tables_delete_below(tables, &call->batch, call->version, call->detail,
+                                  sizeof(call->detail));
+}
+
+static bool is_stopped(void *ctx)
+{
+    return atomic_load_explicit(&((struct call *)ctx)->stop, memory_order_relaxed);
+}
+
+static void run(struct call *call, struct sl_tables **tables)
+{
+    struct sqlite_store *store = store_of(call);
+    if (*tables == NULL) {
+        call->err = sl_tables_open(store->path, store->vec_path, tables, call->detail,
+                                   sizeof(call->detail));
+        if (call->err != 0) {
+            return;
+        }
+    }
+    sl_tables_set_stop(*tables, is_stopped, call);
+    call->err = call->run(call, *tables);
+    sl_tables_set_stop(*tables, NULL, NULL);
+    if (call->err == -SL_EIO) { /* Another connection may fare better. */
+        sl_tables_close(*tables);
+        *tables = NULL;
+    }
+}
+
+/* The next call, or NULL when the store closes. Under the lock. */
+static struct call *next_call(struct pool *pool)
+{
+    pool->idle++;
+    while (sl_list_empty(&pool->queue) && !pool->store->closing) {
+        pthread_cond_wait(&pool->work, &pool->store->lock);
+    }
+    pool->idle--;
+    struct sl_list *node = sl_list_first(&pool->queue);
+    if (node == NULL) {
+        return NULL;
+    }
+    struct call *call = SL_ITEM(node, struct call, node);
+    sl_list_remove(node);
+    pool->queue_len--;
+    call->state = IN_THREAD;
+    return call;
+}
+
+static void *run_thread(void *ctx)
+{
+    struct pool *pool = ctx;
+    struct sqlite_store *store = pool->store;
+    struct sl_tables *tables = NULL;
+    struct call *call;
+    pthread_mutex_lock(&store->lock);
+    while ((call = next_call(pool)) != NULL) {
+        pthread_mutex_unlock(&store->lock);
+        run(call, &tables);
+        pthread_mutex_lock(&store->lock);
+        sl_list_push(&store->done, &call->node);
+        sl_async_send(store->async);
+    }
+    pthread_mutex_unlock(&store->lock);
+    sl_tables_close(tables);
+    return NULL;
+}
+
+/* --- the queues --- */
+
+/* Signals are the loop's. */
+static bool start_thread(struct pool *pool)
+{
+    sigset_t all;
+    sigset_t before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int rc = pthread_create(&pool->threads[pool->threads_len], NULL, run_thread, pool);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pool->threads_len += rc == 0;
+    return rc == 0;
+}
+
+static int enqueue(struct pool *pool, struct call *call)
+{
+    pthread_mutex_lock(&pool->store->lock);
+    bool full = pool->queue_len >= pool->queue_max;
+    bool busy = pool->queue_len >= pool->idle;
+    if (!full) {
+        call->state = QUEUED;
+        sl_list_push(&pool->queue, &call->node);
+        pool->queue_len++;
+        pthread_cond_signal(&pool->work);
+    }
+    pthread_mutex_unlock(&pool->store->lock);
+    if (!full && busy && pool->threads_len < pool->threads_max) {
+        (void)start_thread(pool); /* Without any, the call ends with its time-out. */
+    }
+    return full ? -SL_EAGAIN : 0;
+}
+
+/* Whether no thread has it or will have it. */
+static bool take_back(struct call *call)
+{
+    struct sqlite_store *store = store_of(call);
+    struct pool *pool = call->permit != NULL ? &store->readers : &store->writers;
+    pthread_mutex_lock(&store->lock);
+    if (call->state == QUEUED) {
+        sl_list_remove(&call->node);
+        pool->queue_len--;
+        call->state = RETURNED;
+    }
+    bool in_thread = call->state == IN_THREAD;
+    pthread_mutex_unlock(&store->lock);
+    return !in_thread;
+}
+
+/* --- how a call ends --- */
+
+static void destroy(struct call *call)
+{
+    sl_arena_fini(&call->arena);
+    free(call);
+}
+
+/* The loop has done with it. True: the caller destroys it; false: its thread's return does. */
+static bool leave(struct call *call)
+{
+    struct sqlite_store *store = store_of(call);
+    sl_timer_stop(store->env.loop, &call->timer);
+    if (call->permit != NULL) {
+        sl_permit_release(store->env.coord, call->permit);
+    }
+    store->calls--;
+    atomic_store_explicit(&call->stop, true, memory_order_relaxed);
+    call->abandoned = true;
+    return take_back(call);
+}
+
+static void count(struct call *call, int err)
+{
+    struct sqlite_store *store = store_of(call);
+    char labels[96];
+    if (call->permit == NULL || call->began_us == 0) {
+        return;
+    }
+    snprintf(labels, sizeof(labels), "upstream=\"%s\",status=\"%s\"", store->env.limit_name,
+             sl_error_name(err));
+    sl_counter_add(sl_metrics_counter(store->env.metrics, "sluice_upstream_requests_total",
+                                      "Calls to upstreams by the status of their response.",
+                                      labels),
+                   1);
+    sl_histogram_observe(store->seconds, (double)(sl_clock_now_us() - call->began_us) / 1e6);
+}
+
+/* hits: in the caller's arena. */
+static void settle(struct call *call, int err, struct sl_hit *hits, size_t len, const char *detail)
+{
+    count(call, err);
+    bool ours = leave(call); /* The permit first: whoever is told of the end may ask for one. */
+    char copy[DETAIL_MAX];   /* A call that is not ours any more may be gone at any callback. */
+    snprintf(copy, sizeof(copy), "%s", err == 0 ? "" : detail);
+    sl_store_hits_cb *on_hits = call->on_hits;
+    sl_store_done_cb *on_done = call->on_done;
+    void *ctx = call->ctx;
+    if (ours) {
+        destroy(call);
+    }
+    if (on_hits != NULL) {
+        on_hits(ctx, err, hits, len, copy);
+    } else {
+        on_done(ctx, err, copy);
+    }
+}
+
+static void on_timer(struct sl_timer *timer)
+{
+    struct call *call = SL_ITEM(timer, struct call, timer);
+    int err = call->late_err;
+    if (err == 0) {
+        bool expired = sl_coord_now_ms(store_of(call)->env.coord) >= call->deadline_ms;
+        err = expired ? -SL_EEXPIRED : -SL_ETIMEDOUT;
+    }
+    settle(call, err, NULL, 0, sl_error_text(err));
+}
+
+/* From inside start and the coord's callbacks. */
+static void settle_later(struct call *call, int err)
+{
+    call->late_err = err;
+    sl_timer_start(store_of(call)->env.loop, &call->timer, 0, on_timer);
+}
+
+static int copy_hits(const struct call *call, struct sl_hit **ret)
+{
+    struct sl_hit *hits = sl_arena_alloc(call->out, (call->len + 1) * sizeof(*hits));
+    for (size_t i = 0; hits != NULL && i < call->len; i++) {
+        hits[i] = call->hits[i];
+        struct sl_span *const spans[] = {&hits[i].doc_id, &hits[i].chunk_id, &hits[i].text,
+                                         &hits[i].metadata};
+        for (size_t s = 0; s < sizeof(spans) / sizeof(spans[0]); s++) {
+            *spans[s] = sl_arena_copy(call->out, *spans[s]);
+            if (spans[s]->data == NULL) {
+                return -SL_ENOMEM;
+            }
+        }
+    }
+    *ret = hits;
+    return hits != NULL ? 0 : -SL_ENOMEM;
+}
+
+static void on_returned(struct call *call)
+{
+    struct sl_hit *hits = NULL;
+    if (call->abandoned) {
+        destroy(call);
+        return;
+    }
+    if (call->late_err != 0) {
+        return; /* Its timer will tell. */
+    }
+    int err = call->err;
+    const char *detail = call->detail;
+    if (err == 0 && call->on_hits != NULL) {
+        err = copy_hits(call, &hits);
+        detail = sl_error_text(err);
+    }
+    settle(call, err, hits, err == 0 ? call->len : 0, detail);
+}
+
+static struct call *next_done(struct sqlite_store *store)
+{
+    pthread_mutex_lock(&store->lock);
+    struct sl_list *node = sl_list_first(&store->done);
+    struct call *call = node != NULL ? SL_ITEM(node, struct call, node) : NULL;
+    if (call != NULL) {
+        sl_list_remove(node);
+        call->state = RETURNED;
+    }
+    pthread_mutex_unlock(&store->lock);
+    return call;
+}
+
+static void on_async(void *ctx)
+{
+    struct call *call;
+    while ((call = next_done(ctx)) != NULL) {
+        on_returned(call);
+    }
+}
+
+/* --- how a call begins --- */
+
+static bool copy_span(struct sl_arena *arena, struct sl_span *span)
+{
+    *span = sl_arena_copy(arena, *span);
+    return span->data != NULL;
+}
+
+static bool copy_floats(struct sl_arena *arena, const float **floats, size_t len)
+{
+    float *copy = len < ARENA_MAX ? sl_arena_alloc(arena, len * sizeof(*copy)) : NULL;
+    if (copy != NULL && len > 0) {
+        memcpy(copy, *floats, len * sizeof(*copy));
+    }
+    *floats = copy;
+    return copy != NULL;
+}
+
+static bool copy_search(struct call *call)
+{
+    struct sl_store_search *search = &call->search;
+    struct sl_store_scope *scope = &search->scope;
+    struct sl_pair *filter =
+        sl_arena_alloc(&call->arena, (scope->filter_len + 1) * sizeof(*filter));
+    bool whole = filter != NULL;
+    for (size_t i = 0; whole && i < scope->filter_len; i++) {
+        filter[i] = scope->filter[i];
+        whole =
+            copy_span(&call->arena, &filter[i].key) && copy_span(&call->arena, &filter[i].value);
+    }
+    scope->filter = filter;
+    return whole && copy_span(&call->arena, &scope->tenant) &&
+           copy_span(&call->arena, &scope->collection) && copy_span(&call->arena, &search->text) &&
+           (search->vector == NULL || copy_floats(&call->arena, &search->vector, search->dim));
+}
+
+static bool copy_batch(struct call *call)
+{
+    struct sl_batch *batch = &call->batch;
+    struct sl_span *texts = sl_arena_alloc(&call->arena, (batch->len + 1) * sizeof(*texts));
+    bool whole = texts != NULL;
+    for (size_t i = 0; whole && i < batch->len; i++) {
+        texts[i] = batch->texts[i];
+        whole = copy_span(&call->arena, &texts[i]);
+    }
+    batch->texts = texts;
+    return whole && copy_span(&call->arena, &batch->doc_id) &&
+           copy_span(&call->arena, &batch->tenant) && copy_span(&call->arena, &batch->collection) &&
+           copy_span(&call->arena, &batch->metadata) &&
+           (batch->vectors == NULL ||
+            copy_floats(&call->arena, &batch->vectors, batch->len * batch->dim));
+}
+
+static struct call *create_call(struct sl_store *base,
+                                int (*run_fn)(struct call *call, struct sl_tables *tables))
+{
+    struct call *call = calloc(1, sizeof(*call));
+    if (call != NULL) {
+        call->base.store = base;
+        call->run = run_fn;
+        sl_list_init(&call->node);
+        sl_arena_init(&call->arena, ARENA_MAX);
+        atomic_init(&call->stop, false);
+    }
+    return call;
+}
+
+/* Into its queue, with its time-out. */
+static int submit(struct call *call)
+{
+    struct sqlite_store *store = store_of(call);
+    int64_t left_ms = call->deadline_ms - sl_coord_now_ms(store->env.coord);
+    if (left_ms <= 0) {
+        settle_later(call, -SL_EEXPIRED);
+        return 0;
+    }
+    int rv = enqueue(call->permit != NULL ? &store->readers : &store->writers, call);
+    if (rv == 0) {
+        call->began_us = sl_clock_now_us();
+        left_ms = left_ms < store->env.timeout_ms ? left_ms : store->env.timeout_ms;
+        sl_timer_start(store->env.loop, &call->timer, (uint64_t)left_ms, on_timer);
+    }
+    return rv;
+}
+
+static void submit_search(struct call *call)
+{
+    int rv = submit(call);
+    if (rv != 0) {
+        settle_later(call, rv);
+    }
+}
+
+static void on_granted(struct sl_permit *permit, int err)
+{
+    struct call *call = permit->owner;
+    if (err == 0) {
+        submit_search(call);
+    } else {
+        settle_later(call, err);
+    }
+}
+
+static void on_lost(struct sl_permit *permit)
+{
+    struct call *call = permit->owner;
+    atomic_store_explicit(&call->stop, true, memory_order_relaxed);
+    settle_later(call, -SL_ELOST);
+}
+
+static void take_permit(struct call *call, struct sl_permit *permit)
+{
+    call->permit = permit;
+    if (permit == NULL) {
+        call->permit = &call->own_permit;
+        sl_permit_init(call->permit, store_of(call)->limit, false, on_granted, on_lost);
+    }
+    call->permit->owner = call;
+    call->permit->on_granted = on_granted;
+    call->permit->on_lost = on_lost;
+}
+
+static int search_sqlite(struct sl_store *base, const struct sl_store_search *search,
+                         sl_store_hits_cb *cb, void *ctx, struct sl_store_call **ret)
+{
+    struct sqlite_store *store = (struct sqlite_store *)base;
+    struct call *call = create_call(base, run_search);
+    if (call == NULL) {
+        return -SL_ENOMEM;
+    }
+    call->search = *search;
+    call->on_hits = cb;
+    call->ctx = ctx;
+    call->out = search->arena;
+    call->deadline_ms = search->deadline_ms;
+    if (!copy_search(call)) {
+        destroy(call);
+        return -SL_ENOMEM;
+    }
+    take_permit(call, search->permit);
+    store->calls++;
+    *ret = &call->base;
+    if (call->permit->state == SL_PERMIT_HELD) {
+        submit_search(call);
+    } else {
+        sl_permit_request(store->env.coord, call->permit, call->deadline_ms);
+    }
+    return 0;
+}
+
+static int start_write(struct call *call, const struct sl_batch *batch, int64_t deadline_ms,
+                       sl_store_done_cb *cb, void *ctx, struct sl_store_call **ret)
+{
+    call->batch = *batch;
+    call->on_done = cb;
+    call->ctx = ctx;
+    call->deadline_ms = deadline_ms;
+    int rv = copy_batch(call) ? submit(call) : -SL_ENOMEM;
+    if (rv != 0) {
+        destroy(call);
+        return rv;
+    }
+    store_of(call)->calls++;
+    *ret = &call->base;
+    return 0;
+}
+
+static int upsert_sqlite(struct sl_store *base, const struct sl_batch *batch, int64_t deadline_ms,
+                         sl_store_done_cb *cb, void *ctx, struct sl_store_call **ret)
+{
+    struct call *call = create_call(base, run_upsert);
+    return call == NULL ? -SL_ENOMEM : start_write(call, batch, deadline_ms, cb, ctx, ret);
+}
+
+static int delete_below_sqlite(struct sl_store *base, const struct sl_batch *document,
+                               int64_t version, int64_t deadline_ms, sl_store_done_cb *cb,
+                               void *ctx, struct sl_store_call **ret)
+{
+    struct call *call = create_call(base, run_delete_below);
+    const struct sl_batch key = {
+        .doc_id = document->doc_id, .tenant = document->tenant, .collection = document->collection};
+    if (call == NULL) {
+        return -SL_ENOMEM;
+    }
+    call->version = version;
+    return start_write(call, &key, deadline_ms, cb, ctx, ret);
+}
+
+static void cancel_sqlite(struct sl_store_call *base)
+{
+    struct call *call = (struct call *)base;
+    if (leave(call)) {
+        destroy(call);
+    }
+}
+
+/* --- opening and closing --- */
+
+static void init_pool(struct sqlite_store *store, struct pool *pool, size_t threads, size_t queue)
+{
+    pool->store = store;
+    pool->threads_max = threads;
+    pool->queue_max = queue;
+    sl_list_init(&pool->queue);
+    pthread_cond_init(&pool->work, NULL); /* These never fail on Linux. */
+}
+
+static void free_store(struct sqlite_store *store)
+{
+    sl_async_destroy(store->async);
+    pthread_cond_destroy(&store->readers.work);
+    pthread_cond_destroy(&store->writers.work);
+    pthread_mutex_destroy(&store->lock);
+    free(store->path);
+    free(store->vec_path);
+    free(store);
+}
+
+static void join_threads(struct pool *pool)
+{
+    pthread_cond_broadcast(&pool->work);
+    for (size_t i = 0; i < pool->threads_len; i++) {
+        pthread_join(pool->threads[i], NULL);
+    }
+}
+
+static void close_sqlite(struct sl_store *base)
+{
+    struct sqlite_store *store = (struct sqlite_store *)base;
+    assert(store->calls == 0);
+    pthread_mutex_lock(&store->lock);
+    store->closing = true;
+    pthread_mutex_unlock(&store->lock);
+    join_threads(&store->readers);
+    join_threads(&store->writers);
+    on_async(store); /* Abandoned calls. */
+    free_store(store);
+}
+
+/* The file and the extension are there and fit, and the tables exist. */
+static int try_to_open(const struct sqlite_store *store, char *why, size_t why_size)
+{
+    struct sl_tables *tables = NULL;
+    int rv = sl_tables_open(store->path, store->vec_path, &tables, why, why_size);
+    sl_tables_close(rv == 0 ? tables : NULL);
+    return rv;
+}
+
+static struct sqlite_store *create_store(const char *path, const struct sl_store_env *env)
+{
+    struct sqlite_store *store = calloc(1, sizeof(*store));
+    if (store == NULL) {
+        return NULL;
+    }
+    store->store.backend = &sl_store_sqlite;
+    store->env = *env;
+    store->limit = sl_coord_limit(env->coord, env->limit_name);
+    store->path = strdup(path);
+    store->vec_path = strdup(env->sqlite_vec_path);
+    sl_list_init(&store->done);
+    pthread_mutex_init(&store->lock, NULL);
+    init_pool(store, &store->readers, READERS, READS_MAX);
+    init_pool(store, &store->writers, WRITERS, WRITES_MAX);
+    if (store->path == NULL || store->vec_path == NULL ||
+        sl_async_create(env->loop, on_async, store, &store->async) != 0) {
+        free_store(store);
+        return NULL;
+    }
+    return store;
+}
+
+static int open_sqlite(const char *url, const struct sl_store_env *env, struct sl_store **ret,
+                       char *why, size_t why_size)
+{
+    const char *path = url + strlen("sqlite://");
+    if (path[0] != '/' || path[1] == '\0') {
+        snprintf(why, why_size, "%s: an absolute path belongs here: sqlite:///dir/file", url);
+        return -SL_EINVAL;
+    }
+    struct sqlite_store *store = create_store(path, env);
+    if (store == NULL) {
+        snprintf(why, why_size, "out of memory");
+        return -SL_ENOMEM;
+    }
+    int rv = try_to_open(store, why, why_size);
+    if (rv != 0) {
+        free_store(store);
+        return rv;
+    }
+    char labels[64];
+    snprintf(labels, sizeof(labels), "upstream=\"%s\"", env->limit_name);
+    store->seconds = sl_metrics_histogram(env->metrics, "sluice_upstream_seconds",
+                                          "Time of one call to an upstream.", labels);
+    *ret = &store->store;
+    return 0;
+}
+
+const struct sl_store_backend sl_store_sqlite = {
+    .scheme = "sqlite",
+    .open = open_sqlite,
+    .close = close_sqlite,
+    .search = search_sqlite,
+    .upsert = upsert_sqlite,
+    .delete_below = delete_below_sqlite,
+    .cancel = cancel_sqlite,
+};
