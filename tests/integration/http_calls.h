@@ -8,15 +8,12 @@
 
 #include "common/clock.h"
 #include "common/http_client.h"
-#include "tests/support/http_script.h"
+#include "tests/integration/http_scripts.h"
 #include "tests/support/test.h"
 
 #include <netinet/in.h>
-#include <stdatomic.h>
 #include <sys/socket.h>
 #include <unistd.h>
-
-enum { BOUND_MS = 8000 };
 
 #define RUN_UNTIL(cond)                                                                            \
     do {                                                                                           \
@@ -26,10 +23,6 @@ enum { BOUND_MS = 8000 };
             sl_loop_turn(loop, 10);                                                                \
         }                                                                                          \
     } while (0)
-
-#define OK_HEAD "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
-#define OK_HELLO OK_HEAD "Content-Length: 5\r\n\r\nhello"
-#define CHUNKED OK_HEAD "Transfer-Encoding: chunked\r\n\r\n"
 
 static struct sl_loop *loop;
 static struct sl_http_client *client;
@@ -179,33 +172,6 @@ static inline void down(void)
     http_script_stop(script);
 }
 
-/* --- scripts that several tests use --- */
-
-static inline void serve_hello(struct http_script_conn *conn)
-{
-    while (http_script_read(conn)) {
-        http_script_send(conn, OK_HELLO);
-    }
-}
-
-static const char *reply;
-
-static inline void serve_reply_and_close(struct http_script_conn *conn)
-{
-    if (http_script_read(conn)) {
-        http_script_send(conn, reply);
-    }
-}
-
-static atomic_int may_send; /* How far the scripts below may go. */
-
-static inline void await(atomic_int *value, int at_least)
-{
-    for (int i = 0; i < BOUND_MS && atomic_load(value) < at_least; i++) {
-        usleep(1000);
-    }
-}
-
 /* A bound port; with a backlog of -1 it refuses, otherwise connections beyond it hang. */
 static inline int bound_port(int backlog, int *ret_fd)
 {
@@ -216,36 +182,6 @@ static inline int bound_port(int backlog, int *ret_fd)
     CHECK(backlog < 0 || listen(*ret_fd, backlog) == 0);
     CHECK(getsockname(*ret_fd, (struct sockaddr *)&address, &len) == 0);
     return ntohs(address.sin_port);
-}
-
-/* Pieces "pN" as the test allows them, five in all; then the last chunk. */
-static inline void send_pieces(struct http_script_conn *conn)
-{
-    http_script_send(conn, CHUNKED);
-    for (int i = 1; i <= 5; i++) {
-        char chunk[32];
-        await(&may_send, i);
-        snprintf(chunk, sizeof(chunk), "2\r\np%d\r\n", i);
-        http_script_send(conn, chunk);
-    }
-    http_script_send(conn, "0\r\n\r\n");
-}
-
-static inline void serve_pieces(struct http_script_conn *conn)
-{
-    while (http_script_read(conn)) {
-        send_pieces(conn);
-    }
-}
-
-static inline void serve_eight_megabytes(struct http_script_conn *conn)
-{
-    static const char zeros[65536];
-    CHECK(http_script_read(conn));
-    http_script_send(conn, OK_HEAD "Content-Length: 8388608\r\n\r\n");
-    for (int i = 0; i < 128; i++) {
-        http_script_send_bytes(conn, zeros, sizeof(zeros));
-    }
 }
 
 static inline void pause_call(struct result *r)
