@@ -1,0 +1,631 @@
+/*
+ * A worker process, from main() to exit.
+ *
+ * Start: options, log, loop, metrics, admin port, producer, Redis, HTTP client, the stage's own
+ * init, and last the consumer, so that the first record finds everything there. Kafka or Redis that
+ * is away is no reason to end: /readyz says what is missing, and the parts keep trying.
+ *
+ * SIGTERM or SIGINT: leave the group at once, so that what was only queued here moves to other
+ * workers within their next fetch; jobs that run are finished (their new owners park them); then
+ * the process ends. What is not done in four fifths of SLUICE_DRAIN_TIMEOUT is left to those
+ * owners, and a watchdog ends an exit that hangs. A second signal ends it at once.
+ *
+ * A record of an unknown major version: this worker is older than the one that wrote it. It turns
+ * unready, says so and leaves the group, so that the record goes to a worker that knows it.
+ */
+#include "common/worker_internal.h"
+
+#include "common/admin.h"
+#include "common/clock.h"
+#include "common/log.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MAX_SERIES = 2000, WHY_MAX = 256, FLUSH_MS = 1000, REPLY_TOPICS_MAX = 32 };
+
+static const char *const log_levels[] = {"debug", "info", "warn", "error", NULL};
+static const char *const log_formats[] = {"text", "json", NULL};
+static const char *const redis_schemes[] = {"redis", NULL};
+
+#define FIELD(name) offsetof(struct worker_options, name)
+static struct sl_option runtime_options[] = {
+    {.name = "SLUICE_KAFKA_BROKERS",
+     .type = SL_OPT_STRING,
+     .offset = FIELD(brokers),
+     .fallback = "127.0.0.1:9092",
+     .help = "Kafka's brokers, host:port, separated by commas."},
+    {.name = "SLUICE_TOPIC_PREFIX",
+     .type = SL_OPT_STRING,
+     .offset = FIELD(topic_prefix),
+     .fallback = "sluice",
+     .help = "Prefix of topics, consumer groups and Redis keys."},
+    {.name = "SLUICE_REPLY_TOPICS",
+     .type = SL_OPT_STRING,
+     .offset = FIELD(reply_topics),
+     .fallback = "",
+     .help = "Further topics that a job may name in reply-to, separated by commas."},
+    {.name = "SLUICE_REDIS_URL",
+     .type = SL_OPT_URL,
+     .offset = FIELD(redis_url),
+     .fallback = "redis://127.0.0.1:6379",
+     .choices = redis_schemes,
+     .secret = true,
+     .help = "Redis, as redis://[user[:password]@]host[:port][/db]."},
+    {.name = "SLUICE_ADMIN_LISTEN",
+     .type = SL_OPT_ADDRESS,
+     .offset = FIELD(admin_listen),
+     .fallback = "127.0.0.1:0",
+     .help = "Where /metrics, /healthz and /readyz are served; port 0 takes a free one."},
+    {.name = "SLUICE_MAX_INFLIGHT",
+     .type = SL_OPT_INT,
+     .offset = FIELD(max_inflight),
+     .fallback = "1024",
+     .min = 1,
+     .max = 60000,
+     .help = "Queries that this process works on at once."},
+    {.name = "SLUICE_MAX_INFLIGHT_BULK",
+     .type = SL_OPT_INT,
+     .offset = FIELD(max_inflight_bulk),
+     .fallback = "64",
+     .min = 1,
+     .max = 60000,
+     .help = "Pieces of bulk work (documents, chunks) that this process works on at once."},
+    {.name = "SLUICE_RESULT_TTL",
+     .type = SL_OPT_DURATION,
+     .offset = FIELD(result_ttl_ms),
+     .fallback = "24h",
+     .min = 60000,
+     .max = 2592000000.0,
+     .help = "How long a query's ending is known."},
+    {.name = "SLUICE_ORPHAN_GRACE",
+     .type = SL_OPT_DURATION,
+     .offset = FIELD(orphan_grace_ms),
+     .fallback = "15s",
+     .min = 1000,
+     .max = 3600000,
+     .help = "How long a query outlives its gateway before it counts as disconnected."},
+    {.name = "SLUICE_DRAIN_TIMEOUT",
+     .type = SL_OPT_DURATION,
+     .offset = FIELD(drain_ms),
+     .fallback = "10s",
+     .min = 1000,
+     .max = 3600000,
+     .help = "How long running jobs may take to end after SIGTERM."},
+    {.name = "SLUICE_HTTP2",
+     .type = SL_OPT_BOOL,
+     .offset = FIELD(http2),
+     .fallback = "false",
+     .help = "Offer HTTP/2 to https upstreams."},
+    {.name = "SLUICE_CA_FILE",
+     .type = SL_OPT_STRING,
+     .offset = FIELD(ca_file),
+     .fallback = "",
+     .help = "Certificates to trust for https upstreams instead of the system's."},
+    {.name = "SLUICE_LOG_LEVEL",
+     .type = SL_OPT_CHOICE,
+     .offset = FIELD(log_level),
+     .fallback = "info",
+     .choices = log_levels,
+     .help = "The least level that is logged."},
+    {.name = "SLUICE_LOG_FORMAT",
+     .type = SL_OPT_CHOICE,
+     .offset = FIELD(log_format),
+     .fallback = "text",
+     .choices = log_formats,
+     .help = "Log lines as key=value text or as JSON."},
+    {.name = NULL},
+};
+
+/* --- names --- */
+
+void worker_topic(const struct sl_worker *worker, const char *topic, char ret[TOPIC_MAX])
+{
+    snprintf(ret, TOPIC_MAX, "%s.%s", worker->options.topic_prefix, topic);
+}
+
+/* The replies topic and those that SLUICE_REPLY_TOPICS lists, in worker->reply_topics. */
+static int list_reply_topics(struct sl_worker *worker)
+{
+    char first[TOPIC_MAX];
+    worker_topic(worker, "replies", first);
+    size_t at = 0;
+    char *list = strdup(worker->options.reply_topics);
+    worker->reply_topics = calloc(REPLY_TOPICS_MAX + 2, sizeof(char *));
+    if (list == NULL || worker->reply_topics == NULL) {
+        free(list);
+        return -SL_ENOMEM;
+    }
+    worker->reply_topics[at++] = strdup(first);
+    char *rest = list, *name;
+    while ((name = strsep(&rest, ", ")) != NULL && at <= REPLY_TOPICS_MAX) {
+        if (*name != '\0') {
+            worker->reply_topics[at++] = strdup(name);
+        }
+    }
+    free(list);
+    for (size_t i = 0; i < at; i++) {
+        if (worker->reply_topics[i] == NULL) {
+            return -SL_ENOMEM;
+        }
+    }
+    return 0;
+}
+
+/* --- drain and exit --- */
+
+static void *watchdog(void *arg)
+{
+    const long long *ms = arg;
+    struct timespec wait = {*ms / 1000, *ms % 1000 * 1000000};
+    nanosleep(&wait, NULL);
+    static const char text[] = "exit hung past SLUICE_DRAIN_TIMEOUT, ending now\n";
+    ssize_t written = write(STDERR_FILENO, text, sizeof(text) - 1);
+    (void)written;
+    _exit(1);
+}
+
+static void start_watchdog(struct sl_worker *worker)
+{
+    pthread_t thread;
+    if (pthread_create(&thread, NULL, watchdog, &worker->options.drain_ms) == 0) {
+        pthread_detach(thread);
+    }
+}
+
+static bool all_done(const struct sl_worker *worker)
+{
+    size_t jobs = 0;
+    for (int i = 0; i < JOB_STATES; i++) {
+        jobs += worker->counts[i];
+    }
+    return worker->left && jobs == 0;
+}
+
+void worker_job_gone(struct sl_worker *worker)
+{
+    if (worker->draining && all_done(worker)) {
+        sl_loop_stop(worker->loop);
+    }
+}
+
+static void on_left(void *ctx)
+{
+    struct sl_worker *worker = ctx;
+    worker->left = true;
+    worker_job_gone(worker);
+}
+
+static void abandon_queued(struct sl_worker *worker, enum job_state state)
+{
+    SL_LIST_EACH_SAFE(node, &worker->states[state])
+    {
+        settle_abandon(SL_ITEM(node, struct sl_job, in_state));
+    }
+}
+
+static void on_drain_timeout(struct sl_timer *timer)
+{
+    struct sl_worker *worker = SL_ITEM(timer, struct sl_worker, drain_timer);
+    sl_log(SL_LOG_WARN, "drain timed out", SL_INT("running", worker->counts[JOB_RUNNING]),
+           SL_INT("settling", worker->counts[JOB_SETTLING]));
+    worker->exit_code = 1;
+    sl_loop_stop(worker->loop);
+}
+
+static void on_signal(void *ctx, int signum)
+{
+    struct sl_worker *worker = ctx;
+    if (worker->draining) {
+        worker->exit_code = 1;
+        sl_loop_stop(worker->loop);
+        return;
+    }
+    sl_log(SL_LOG_INFO, "draining", SL_INT("signal", signum),
+           SL_INT("running", worker->counts[JOB_RUNNING]));
+    worker->draining = true;
+    start_watchdog(worker);
+    sl_condition_set(worker->kafka_ready, false, "draining");
+    sl_timer_start(worker->loop, &worker->drain_timer, (uint64_t)worker->options.drain_ms * 4 / 5,
+                   on_drain_timeout);
+    abandon_queued(worker, JOB_ADMITTING);
+    abandon_queued(worker, JOB_PARKED);
+    abandon_queued(worker, JOB_UNPARKED);
+    if (worker->left) {
+        worker_job_gone(worker);
+    } else {
+        sl_consumer_leave(worker->consumer, on_left, worker);
+    }
+}
+
+void worker_version_unknown(struct sl_worker *worker, const struct sl_record *record)
+{
+    if (worker->version_blocked) {
+        return;
+    }
+    worker->version_blocked = true;
+    sl_log(SL_LOG_ERROR, "a record has a newer major version than this worker: upgrade it",
+           SL_STR("topic", record->topic), SL_INT("partition", record->partition),
+           SL_INT("offset", record->offset));
+    sl_condition_set(worker->version_ready, false,
+                     "a record has a newer major version than this worker: upgrade it");
+    sl_consumer_leave(worker->consumer, on_left, worker);
+}
+
+/* --- what the connections report --- */
+
+static void on_coord_ready(void *ctx, bool ready, const char *why)
+{
+    struct sl_worker *worker = ctx;
+    sl_condition_set(worker->redis_ready, ready, ready ? "" : why);
+    sl_log(ready ? SL_LOG_INFO : SL_LOG_WARN, ready ? "redis is usable" : "redis is not usable",
+           SL_STR("variable", "SLUICE_REDIS_URL"), SL_STR("why", why != NULL ? why : ""));
+}
+
+static void on_producer_fatal(void *ctx, const char *why)
+{
+    struct sl_worker *worker = ctx;
+    sl_log(SL_LOG_ERROR, "the producer cannot go on", SL_STR("why", why));
+    worker->exit_code = 1;
+    sl_loop_stop(worker->loop);
+}
+
+static void on_consumer_error(void *ctx, bool fatal, const char *why)
+{
+    struct sl_worker *worker = ctx;
+    sl_log(fatal ? SL_LOG_ERROR : SL_LOG_WARN, "kafka", SL_STR("why", why),
+           SL_STR("variable", "SLUICE_KAFKA_BROKERS"));
+    sl_condition_set(worker->kafka_ready, false, why);
+    if (fatal) {
+        worker->exit_code = 1;
+        sl_loop_stop(worker->loop);
+    }
+}
+
+/* Once a second: is the group joined (an assignment may be empty), and how much is in flight. */
+static void on_kafka_timer(struct sl_timer *timer)
+{
+    struct sl_worker *worker = SL_ITEM(timer, struct sl_worker, kafka_timer);
+    if (!worker->draining && !worker->left) {
+        bool joined = sl_consumer_joined(worker->consumer);
+        sl_condition_set(worker->kafka_ready, joined,
+                         joined ? "" : "has not joined its consumer group (SLUICE_KAFKA_BROKERS)");
+    }
+    sl_timer_start(worker->loop, timer, 1000, on_kafka_timer);
+}
+
+static void on_scrape(void *ctx)
+{
+    struct sl_worker *worker = ctx;
+    sl_gauge_set(worker->in_flight,
+                 (double)(worker->counts[JOB_ADMITTING] + worker->counts[JOB_RUNNING] +
+                          worker->counts[JOB_SETTLING]));
+    sl_gauge_set(worker->parked,
+                 (double)(worker->counts[JOB_PARKED] + worker->counts[JOB_UNPARKED]));
+}
+
+static void on_room(void *ctx)
+{
+    struct sl_worker *worker = ctx;
+    struct sl_list todo;
+    sl_list_init(&todo);
+    while (!sl_list_empty(&worker->blocked)) {
+        struct sl_list *node = sl_list_first(&worker->blocked);
+        sl_list_remove(node);
+        sl_list_push(&todo, node);
+    }
+    while (!sl_list_empty(&todo)) {
+        struct sl_list *node = sl_list_first(&todo);
+        sl_list_remove(node);
+        settle_on_room(SL_ITEM(node, struct sl_job, in_blocked));
+    }
+}
+
+void worker_count_dead(struct sl_worker *worker, const char *topic)
+{
+    char labels[TOPIC_MAX + 16];
+    snprintf(labels, sizeof(labels), "topic=\"%s\"", topic);
+    sl_counter_add(sl_metrics_counter(worker->metrics, "sluice_dead_letters_total",
+                                      "Records that went to a dead-letter topic.", labels),
+                   1);
+}
+
+/* --- creating the parts --- */
+
+static int create_metrics(struct sl_worker *worker)
+{
+    static const char *const outcomes[] = {"done",    "failed", "cancelled",
+                                           "expired", "dead",   "moved"};
+    static const char *const parts[] = {"queue", "wait", "work"};
+    char labels[128];
+    int rv = sl_metrics_create(MAX_SERIES, &worker->metrics);
+    if (rv != 0) {
+        return rv;
+    }
+    for (size_t i = 0; i < sizeof(outcomes) / sizeof(outcomes[0]); i++) {
+        snprintf(labels, sizeof(labels), "stage=\"%s\",outcome=\"%s\"", worker->stage->name,
+                 outcomes[i]);
+        worker->outcomes[i] =
+            sl_metrics_counter(worker->metrics, "sluice_jobs_total",
+                               "Jobs that this stage finished, by outcome.", labels);
+    }
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+        snprintf(labels, sizeof(labels), "stage=\"%s\",part=\"%s\"", worker->stage->name, parts[i]);
+        worker->parts[i] = sl_metrics_histogram(
+            worker->metrics, "sluice_stage_seconds",
+            "Time of a job in this stage: in its topic, waiting for admission, at work.", labels);
+    }
+    snprintf(labels, sizeof(labels), "stage=\"%s\"", worker->stage->name);
+    worker->in_flight = sl_metrics_gauge(worker->metrics, "sluice_jobs_in_flight",
+                                         "Jobs that hold or wait for a claim here.", labels);
+    worker->parked = sl_metrics_gauge(worker->metrics, "sluice_jobs_parked",
+                                      "Jobs that another worker runs.", labels);
+    return 0;
+}
+
+static int create_admin(struct sl_worker *worker, char *why, size_t why_size)
+{
+    int rv = sl_admin_create(worker->loop, worker->options.admin_listen, worker->metrics,
+                             &worker->admin, why, why_size);
+    if (rv != 0) {
+        return rv;
+    }
+    worker->kafka_ready = sl_admin_condition(worker->admin, "kafka");
+    worker->redis_ready = sl_admin_condition(worker->admin, "redis");
+    worker->version_ready = sl_admin_condition(worker->admin, "version");
+    if (worker->kafka_ready == NULL || worker->redis_ready == NULL ||
+        worker->version_ready == NULL) {
+        return -SL_ENOMEM;
+    }
+    sl_condition_set(worker->kafka_ready, false, "starting");
+    sl_condition_set(worker->redis_ready, false, "starting");
+    sl_condition_set(worker->version_ready, true, "");
+    sl_admin_on_scrape(worker->admin, on_scrape, worker);
+    return 0;
+}
+
+static int create_producer(struct sl_worker *worker, char *why, size_t why_size)
+{
+    char topic[TOPIC_MAX];
+    const struct sl_kafka_config config = {.brokers = worker->options.brokers,
+                                           .client_id = worker->stage->name};
+    int rv = sl_producer_create(worker->loop, &config, on_producer_fatal, worker, &worker->producer,
+                                why, why_size);
+    if (rv != 0) {
+        return rv;
+    }
+    sl_producer_on_room(worker->producer, on_room, worker);
+    for (const char *const *output = worker->stage->outputs; *output != NULL; output++) {
+        worker_topic(worker, *output, topic);
+        sl_producer_warm(worker->producer, topic);
+    }
+    worker_topic(worker, "results", worker->results_topic);
+    return 0;
+}
+
+static int create_coord(struct sl_worker *worker, char *why, size_t why_size)
+{
+    worker->limit_count = worker->stage->limits != NULL ? worker->stage->limits(worker->limits) : 0;
+    const struct sl_coord_config config = {
+        .redis_url = worker->options.redis_url,
+        .prefix = worker->options.topic_prefix,
+        .limits = worker->limits,
+        .limit_count = worker->limit_count,
+        .result_ttl_ms = (uint64_t)worker->options.result_ttl_ms,
+        .orphan_grace_ms = (uint64_t)worker->options.orphan_grace_ms,
+        .metrics = worker->metrics,
+        .on_ready = on_coord_ready,
+        .ctx = worker,
+    };
+    return sl_coord_create(worker->loop, &config, &worker->coord, why, why_size);
+}
+
+static int create_consumer(struct sl_worker *worker, char *why, size_t why_size)
+{
+    enum { DOCUMENTS_QUEUE_KB = 20480, QUEUE_KB = 1024 };
+    struct sl_consumer_topic topics[SL_STAGE_INPUTS];
+    char group[TOPIC_MAX];
+    size_t count = 0;
+    for (; worker->stage->inputs[count].topic != NULL; count++) {
+        const struct sl_stage_input *input = &worker->stage->inputs[count];
+        worker_topic(worker, input->topic, worker->topic_names[count]);
+        topics[count] = (struct sl_consumer_topic){
+            .name = worker->topic_names[count],
+            .class = input->bulk ? CLASS_BULK : CLASS_QUERY,
+            .fetch_queue_kb = input->kind == SL_INPUT_DOCUMENT ? DOCUMENTS_QUEUE_KB : QUEUE_KB,
+        };
+    }
+    worker_topic(worker, worker->stage->name, group);
+    const struct sl_consumer_config config = {
+        .kafka = {.brokers = worker->options.brokers, .client_id = worker->stage->name},
+        .group = group,
+        .topics = topics,
+        .topic_count = count,
+        .metrics = worker->metrics,
+        .room = intake_room,
+        .on_record = intake_record,
+        .on_error = on_consumer_error,
+        .ctx = worker,
+    };
+    return sl_consumer_create(worker->loop, &config, &worker->consumer, why, why_size);
+}
+
+static int create_http(struct sl_worker *worker)
+{
+    const struct sl_http_client_config config = {
+        .http2 = worker->options.http2,
+        .ca_file = worker->options.ca_file[0] != '\0' ? worker->options.ca_file : NULL};
+    return sl_http_client_create(worker->loop, &config, &worker->http);
+}
+
+static int create_signals(struct sl_worker *worker)
+{
+    static const int signums[2] = {SIGTERM, SIGINT};
+    signal(SIGPIPE, SIG_IGN);
+    for (size_t i = 0; i < 2; i++) {
+        int rv = sl_signal_create(worker->loop, signums[i], on_signal, worker, &worker->signals[i]);
+        if (rv != 0) {
+            return rv;
+        }
+    }
+    return 0;
+}
+
+static int create_parts(struct sl_worker *worker, char *why, size_t why_size)
+{
+    int rv = sl_loop_create(&worker->loop);
+    rv = rv != 0 ? rv : sl_map_init(&worker->jobs);
+    rv = rv != 0 ? rv : list_reply_topics(worker);
+    rv = rv != 0 ? rv : create_metrics(worker);
+    rv = rv != 0 ? rv : create_admin(worker, why, why_size);
+    rv = rv != 0 ? rv : create_producer(worker, why, why_size);
+    rv = rv != 0 ? rv : create_coord(worker, why, why_size);
+    rv = rv != 0 ? rv : create_http(worker);
+    if (rv == 0 && worker->stage->init != NULL) {
+        rv = worker->stage->init(worker, &worker->stage_state, why, why_size);
+    }
+    rv = rv != 0 ? rv : create_consumer(worker, why, why_size);
+    rv = rv != 0 ? rv : create_signals(worker);
+    if (rv == 0) {
+        sl_timer_start(worker->loop, &worker->kafka_timer, 100, on_kafka_timer);
+    }
+    return rv;
+}
+
+/* --- ending --- */
+
+static void abandon_all(struct sl_worker *worker)
+{
+    SL_LIST_EACH(node, &worker->states[JOB_RUNNING])
+    {
+        job_stop(SL_ITEM(node, struct sl_job, in_state));
+    }
+    /* Every report comes inside: afterwards nothing holds a job any more. */
+    sl_producer_destroy(worker->producer, FLUSH_MS);
+    worker->producer = NULL;
+    for (int state = 0; state < JOB_STATES; state++) {
+        abandon_queued(worker, (enum job_state)state);
+    }
+}
+
+static void destroy_parts(struct sl_worker *worker)
+{
+    if (worker->loop == NULL) {
+        return;
+    }
+    worker->draining = true;
+    if (worker->producer != NULL) {
+        abandon_all(worker);
+    }
+    sl_consumer_destroy(worker->consumer);
+    worker->consumer = NULL;
+    if (worker->stage->fini != NULL && worker->stage_state != NULL) {
+        worker->stage->fini(worker->stage_state);
+    }
+    sl_http_client_destroy(worker->http);
+    sl_coord_destroy(worker->coord);
+    sl_admin_destroy(worker->admin);
+    for (size_t i = 0; i < 2; i++) {
+        sl_signal_destroy(worker->signals[i]);
+    }
+    sl_timer_stop(worker->loop, &worker->drain_timer);
+    sl_timer_stop(worker->loop, &worker->kafka_timer);
+    sl_task_cancel(&worker->unpark);
+    sl_loop_destroy(worker->loop);
+    sl_metrics_destroy(worker->metrics);
+    sl_map_fini(&worker->jobs);
+    for (size_t i = 0; worker->reply_topics != NULL && worker->reply_topics[i] != NULL; i++) {
+        free((void *)(uintptr_t)worker->reply_topics[i]);
+    }
+    free(worker->reply_topics);
+}
+
+static int run_worker(struct sl_worker *worker)
+{
+    char why[WHY_MAX] = "";
+    int rv = create_parts(worker, why, sizeof(why));
+    if (rv != 0) {
+        sl_log(SL_LOG_ERROR, "cannot start", SL_STR("why", why), SL_ERR(rv));
+        destroy_parts(worker);
+        return rv == -SL_EINVAL ? 2 : 1;
+    }
+    sl_log(SL_LOG_INFO, "started", SL_STR("owner", sl_coord_owner(worker->coord)),
+           SL_STR("version", SLUICE_VERSION), SL_INT("admin_port", sl_admin_port(worker->admin)));
+    sl_loop_run(worker->loop);
+    destroy_parts(worker);
+    sl_log(SL_LOG_INFO, "stopped", SL_INT("exit_code", worker->exit_code));
+    return worker->exit_code;
+}
+
+int sl_worker_main(const struct sl_stage *stage, int argc, char **argv)
+{
+    enum { SETS_MAX = 8 };
+    struct sl_worker worker = {.stage = stage};
+    struct sl_option_set sets[SETS_MAX] = {{"Runtime", runtime_options, &worker.options}};
+    struct sl_options *options = NULL;
+    char program[64], drain[32];
+    assert(stage->option_set_count < SETS_MAX);
+    memcpy(sets + 1, stage->option_sets, stage->option_set_count * sizeof(sets[0]));
+    snprintf(program, sizeof(program), "sluice-%s", stage->name);
+    snprintf(drain, sizeof(drain), "%lldms", stage->drain_ms);
+    for (struct sl_option *option = runtime_options; option->name != NULL; option++) {
+        if (option->offset == FIELD(admin_listen)) {
+            option->fallback = stage->admin_address;
+        } else if (option->offset == FIELD(drain_ms)) {
+            option->fallback = drain;
+        }
+    }
+    enum sl_options_result result =
+        sl_options_load(program, stage->synopsis, sets, stage->option_set_count + 1, argc, argv,
+                        stdout, stderr, &options);
+    if (result != SL_OPTIONS_RUN) {
+        sl_options_fini(options);
+        return result == SL_OPTIONS_EXIT ? 0 : 2;
+    }
+    for (int i = 0; i < JOB_STATES; i++) {
+        sl_list_init(&worker.states[i]);
+    }
+    sl_list_init(&worker.blocked);
+    worker.slots_max[CLASS_QUERY] = (size_t)worker.options.max_inflight;
+    worker.slots_max[CLASS_BULK] = (size_t)worker.options.max_inflight_bulk;
+    int code = 1;
+    if (sl_log_start(program, (enum sl_log_level)worker.options.log_level,
+                     (enum sl_log_format)worker.options.log_format, STDERR_FILENO) == 0) {
+        code = run_worker(&worker);
+        sl_log_stop();
+    }
+    sl_options_fini(options);
+    return code;
+}
+
+/* --- what stages see --- */
+
+void *sl_worker_stage(struct sl_worker *worker)
+{
+    return worker->stage_state;
+}
+
+struct sl_loop *sl_worker_loop(struct sl_worker *worker)
+{
+    return worker->loop;
+}
+
+struct sl_metrics *sl_worker_metrics(struct sl_worker *worker)
+{
+    return worker->metrics;
+}
+
+struct sl_coord *sl_worker_coord(struct sl_worker *worker)
+{
+    return worker->coord;
+}
+
+struct sl_http_client *sl_worker_http(struct sl_worker *worker)
+{
+    return worker->http;
+}

@@ -1,0 +1,193 @@
+/*
+ * OpenAI's /v1/embeddings. base64 is asked for, since it is a third of the bytes and needs no
+ * parsing of decimals; servers that ignore the wish answer with lists, which are read as well. Each
+ * element names its index: the order of the response is not relied on.
+ */
+#include "workers/embed/vectors.h"
+
+#include "common/json.h"
+
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { DIM_MAX = 8192 };
+
+void vectors_write_request(const char *model, const struct sl_span *texts, size_t count,
+                           struct sl_buf *out)
+{
+    struct sl_json_writer w = {.out = out};
+    sl_json_begin_object(&w);
+    if (model[0] != '\0') {
+        sl_json_key(&w, "model");
+        sl_json_put_string(&w, sl_span_of(model));
+    }
+    sl_json_key(&w, "input");
+    sl_json_begin_array(&w);
+    for (size_t i = 0; i < count; i++) {
+        sl_json_put_string(&w, texts[i]);
+    }
+    sl_json_end_array(&w);
+    sl_json_key(&w, "encoding_format");
+    sl_json_put_string(&w, SL_SPAN("base64"));
+    sl_json_end_object(&w);
+}
+
+/* --- one vector --- */
+
+static int base64_digit(char c)
+{
+    if (c >= 'A' && c <= 'Z') {
+        return c - 'A';
+    }
+    if (c >= 'a' && c <= 'z') {
+        return c - 'a' + 26;
+    }
+    if (c >= '0' && c <= '9') {
+        return c - '0' + 52;
+    }
+    return c == '+' ? 62 : c == '/' ? 63 : -1;
+}
+
+/* How many bytes were decoded into out (room for max), or -1. */
+static long base64_decode(struct sl_span text, unsigned char *out, size_t max)
+{
+    uint32_t bits = 0;
+    size_t have = 0, len = 0;
+    while (text.len > 0 && text.data[text.len - 1] == '=') {
+        text.len--;
+    }
+    for (size_t i = 0; i < text.len; i++) {
+        int digit = base64_digit(text.data[i]);
+        if (digit < 0) {
+            return -1;
+        }
+        bits = bits << 6 | (uint32_t)digit;
+        have += 6;
+        if (have >= 8) {
+            have -= 8;
+            if (len == max) {
+                return -1;
+            }
+            out[len++] = (unsigned char)(bits >> have);
+        }
+    }
+    return (long)len;
+}
+
+static size_t dim_of(const struct sl_json *embedding)
+{
+    if (embedding == NULL) {
+        return 0;
+    }
+    if (sl_json_type(embedding) == SL_JSON_ARRAY) {
+        return sl_json_len(embedding);
+    }
+    if (sl_json_type(embedding) != SL_JSON_STRING) {
+        return 0;
+    }
+    struct sl_span text = sl_json_string(embedding);
+    while (text.len > 0 && text.data[text.len - 1] == '=') {
+        text.len--;
+    }
+    return text.len * 3 / 4 % 4 == 0 ? text.len * 3 / 4 / 4 : 0;
+}
+
+static bool read_list(const struct sl_json *list, float *out)
+{
+    const struct sl_json *number;
+    size_t at = 0, i = 0;
+    while (sl_json_each(list, &at, NULL, &number)) {
+        enum sl_json_type type = sl_json_type(number);
+        if (type != SL_JSON_NUMBER && type != SL_JSON_INT) {
+            return false;
+        }
+        out[i++] = (float)sl_json_number(number);
+    }
+    return true;
+}
+
+static bool read_base64(struct sl_span text, size_t dim, float *out)
+{
+    unsigned char *bytes = (unsigned char *)out;
+    if (base64_decode(text, bytes, dim * 4) != (long)(dim * 4)) {
+        return false;
+    }
+    for (size_t i = 0; i < dim; i++) { /* Little-endian on the wire, whatever this machine is. */
+        uint32_t word = (uint32_t)bytes[i * 4] | (uint32_t)bytes[i * 4 + 1] << 8 |
+                        (uint32_t)bytes[i * 4 + 2] << 16 | (uint32_t)bytes[i * 4 + 3] << 24;
+        memcpy(&out[i], &word, 4);
+    }
+    return true;
+}
+
+static bool read_vector(const struct sl_json *embedding, size_t dim, float *out)
+{
+    bool ok = sl_json_type(embedding) == SL_JSON_ARRAY
+                  ? read_list(embedding, out)
+                  : read_base64(sl_json_string(embedding), dim, out);
+    for (size_t i = 0; i < dim && ok; i++) {
+        ok = isfinite(out[i]) != 0;
+    }
+    return ok;
+}
+
+/* --- the response --- */
+
+static int fault(char *why, size_t why_size, const char *text)
+{
+    snprintf(why, why_size, "the embeddings response %s", text);
+    return -SL_EPROTO;
+}
+
+static int read_data(const struct sl_json *data, size_t count, float **ret, size_t *ret_dim,
+                     char *why, size_t why_size)
+{
+    const struct sl_json *item;
+    size_t at = 0, dim = 0;
+    float *vectors = NULL;
+    bool *seen = calloc(count, sizeof(bool));
+    int rv = seen == NULL ? -SL_ENOMEM : 0;
+    while (rv == 0 && sl_json_each(data, &at, NULL, &item)) {
+        const struct sl_json *index = sl_json_get(item, "index");
+        const struct sl_json *embedding = sl_json_get(item, "embedding");
+        int64_t i = index != NULL && sl_json_type(index) == SL_JSON_INT ? sl_json_int(index) : -1;
+        if (vectors == NULL) {
+            dim = dim_of(embedding);
+            vectors = dim > 0 && dim <= DIM_MAX ? calloc(count * dim, sizeof(float)) : NULL;
+        }
+        if (vectors == NULL || i < 0 || (uint64_t)i >= count || seen[i] ||
+            dim_of(embedding) != dim || !read_vector(embedding, dim, vectors + (size_t)i * dim)) {
+            rv = fault(why, why_size, "has an element with a wrong index, dimension or number");
+        } else {
+            seen[i] = true;
+        }
+    }
+    free(seen);
+    if (rv != 0) {
+        free(vectors);
+        return rv;
+    }
+    *ret = vectors;
+    *ret_dim = dim;
+    return 0;
+}
+
+int vectors_read_response(struct sl_span body, size_t count, float **ret_vectors, size_t *ret_dim,
+                          char *why, size_t why_size)
+{
+    struct sl_json_doc *doc;
+    int rv = sl_json_parse(body, &doc, NULL, 0);
+    if (rv != 0) {
+        return rv == -SL_EBADMSG ? fault(why, why_size, "is not JSON") : rv;
+    }
+    const struct sl_json *data = sl_json_get(sl_json_root(doc), "data");
+    if (data == NULL || sl_json_type(data) != SL_JSON_ARRAY || sl_json_len(data) != count) {
+        rv = fault(why, why_size, "has not one element for each text");
+    } else {
+        rv = read_data(data, count, ret_vectors, ret_dim, why, why_size);
+    }
+    sl_json_free(doc);
+    return rv;
+}

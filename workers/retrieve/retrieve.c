@@ -1,0 +1,320 @@
+/*
+ * The retrieve stage: a vector search and a keyword search at the same time, each for the best
+ * top_k, and their rankings fused into one.
+ *
+ * Both searches share a budget (SLUICE_RETRIEVE_TIMEOUT, within the query's deadline). When one
+ * fails or its time runs out, the other's hits are the answer and `degraded` names what is missing;
+ * when both do, the query ends with retrieval_failed.
+ */
+#include "workers/retrieve/retrieve.h"
+
+#include "common/fusion.h"
+#include "common/job.h"
+#include "common/log.h"
+#include "common/store.h"
+#include "common/worker.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { VECTOR, KEYWORD, LEGS };
+
+static struct config {
+    const char *vector_url, *keyword_url, *sqlite_vec;
+    long long vector_limit, keyword_limit, timeout_ms, top_k;
+    double vector_weight, keyword_weight;
+} config;
+
+struct stage {
+    struct sl_store *stores[LEGS];
+};
+
+struct leg {
+    struct sl_job *job;
+    struct sl_store_call *call;
+    struct sl_hit *hits;
+    size_t len;
+    bool ended;
+    int err;
+    char detail[160];
+};
+
+struct state {
+    struct leg legs[LEGS];
+};
+
+static const uint32_t degraded_bits[LEGS] = {SL_DEGRADED_VECTOR, SL_DEGRADED_KEYWORD};
+static const char *const leg_names[LEGS] = {"vector", "keyword"};
+
+/* --- fusing --- */
+
+static int ranking_of(struct sl_job *job, const struct leg *leg, double weight,
+                      struct sl_ranking *ret)
+{
+    struct sl_span *ids = sl_arena_alloc(sl_job_arena(job), (leg->len + 1) * sizeof(*ids));
+    if (ids == NULL) {
+        return -SL_ENOMEM;
+    }
+    for (size_t i = 0; i < leg->len; i++) {
+        ids[i] = leg->hits[i].chunk_id;
+    }
+    *ret = (struct sl_ranking){.ids = ids, .len = leg->len, .weight = weight};
+    return 0;
+}
+
+static int fuse(struct sl_job *job)
+{
+    struct state *state = sl_job_state(job);
+    struct sl_query *query = sl_job_query(job);
+    struct sl_ranking rankings[LEGS];
+    const double weights[LEGS] = {config.vector_weight, config.keyword_weight};
+    size_t max = (size_t)config.top_k;
+    struct sl_fused *fused = sl_arena_alloc(sl_job_arena(job), max * sizeof(*fused));
+    struct sl_hit *hits = sl_arena_alloc(sl_job_arena(job), max * sizeof(*hits));
+    int rv = fused == NULL || hits == NULL ? -SL_ENOMEM : 0;
+    for (size_t i = 0; i < LEGS && rv == 0; i++) {
+        rv = ranking_of(job, &state->legs[i], weights[i], &rankings[i]);
+    }
+    size_t len = 0;
+    rv = rv != 0 ? rv : sl_fuse(rankings, LEGS, SL_FUSION_K, fused, max, &len);
+    for (size_t i = 0; i < len && rv == 0; i++) {
+        hits[i] = state->legs[fused[i].ranking].hits[fused[i].index];
+        hits[i].score = fused[i].score;
+    }
+    query->hits = hits;
+    query->hits_len = len;
+    return rv;
+}
+
+static void on_both_ended(struct sl_job *job)
+{
+    struct state *state = sl_job_state(job);
+    struct sl_query *query = sl_job_query(job);
+    for (size_t i = 0; i < LEGS; i++) {
+        if (state->legs[i].err != 0) {
+            query->degraded |= degraded_bits[i];
+            sl_log(SL_LOG_WARN, "search failed", SL_SPANF("id", sl_job_id(job)),
+                   SL_STR("search", leg_names[i]), SL_STR("why", state->legs[i].detail));
+        }
+    }
+    if (state->legs[VECTOR].err != 0 && state->legs[KEYWORD].err != 0) {
+        char message[512];
+        snprintf(message, sizeof(message), "both searches failed: vector: %s; keyword: %s",
+                 state->legs[VECTOR].detail, state->legs[KEYWORD].detail);
+        sl_job_fail(job, SL_QERR_RETRIEVAL_FAILED, message);
+        return;
+    }
+    int rv = fuse(job);
+    query->vector = NULL; /* Nobody behind this stage needs it. */
+    query->vector_len = 0;
+    if (rv != 0) {
+        sl_job_fail(job, SL_QERR_INTERNAL, sl_error_text(rv));
+    } else {
+        sl_job_forward(job, "rerank");
+    }
+}
+
+/* --- searching --- */
+
+static void leg_ended(struct leg *leg, int err, const char *detail)
+{
+    struct state *state = sl_job_state(leg->job);
+    leg->call = NULL;
+    leg->ended = true;
+    leg->err = err;
+    snprintf(leg->detail, sizeof(leg->detail), "%s", detail);
+    if (state->legs[VECTOR].ended && state->legs[KEYWORD].ended) {
+        on_both_ended(leg->job);
+    }
+}
+
+static void on_hits(void *ctx, int err, struct sl_hit *hits, size_t len, const char *detail)
+{
+    struct leg *leg = ctx;
+    leg->hits = hits;
+    leg->len = err == 0 ? len : 0;
+    sl_job_count_attempts(leg->job, 1);
+    leg_ended(leg, err, detail);
+}
+
+static int64_t budget_end(struct sl_job *job)
+{
+    int64_t end = sl_coord_now_ms(sl_worker_coord(sl_job_worker(job))) + config.timeout_ms;
+    return end < sl_job_deadline_ms(job) ? end : sl_job_deadline_ms(job);
+}
+
+static void start(struct sl_job *job)
+{
+    struct stage *stage = sl_worker_stage(sl_job_worker(job));
+    struct state *state = sl_job_state(job);
+    const struct sl_query *query = sl_job_query(job);
+    int errs[LEGS];
+    for (size_t i = 0; i < LEGS; i++) {
+        struct leg *leg = &state->legs[i];
+        leg->job = job;
+        const struct sl_store_search search = {
+            .scope = {.tenant = query->tenant,
+                      .collection = query->collection,
+                      .filter = query->filter,
+                      .filter_len = query->filter_len},
+            .vector = i == VECTOR ? query->vector : NULL,
+            .dim = i == VECTOR ? query->vector_len : 0,
+            .text = query->query,
+            .top_k = (uint32_t)config.top_k,
+            .deadline_ms = budget_end(job),
+            .permit = sl_job_permit(job, i),
+            .arena = sl_job_arena(job),
+        };
+        errs[i] = i == VECTOR && query->vector_len == 0
+                      ? -SL_ENOENT
+                      : sl_store_search(stage->stores[i], &search, on_hits, leg, &leg->call);
+    }
+    for (size_t i = 0; i < LEGS; i++) { /* The last of these may settle the job. */
+        if (errs[i] != 0) {
+            leg_ended(&state->legs[i], errs[i],
+                      errs[i] == -SL_ENOENT ? "the query has no vector" : sl_error_text(errs[i]));
+        }
+    }
+}
+
+static void cancel(struct sl_job *job)
+{
+    struct state *state = sl_job_state(job);
+    for (size_t i = 0; i < LEGS; i++) {
+        if (state->legs[i].call != NULL) {
+            sl_store_cancel(state->legs[i].call);
+            state->legs[i].call = NULL;
+        }
+    }
+}
+
+/* --- the stage --- */
+
+static void fini(void *stage_state)
+{
+    struct stage *stage = stage_state;
+    for (size_t i = 0; i < LEGS; i++) {
+        sl_store_close(stage->stores[i]);
+    }
+    free(stage);
+}
+
+static int init(struct sl_worker *worker, void **ret, char *why, size_t why_size)
+{
+    static const char *const limit_names[LEGS] = {"VECTOR", "KEYWORD"};
+    const char *const urls[LEGS] = {config.vector_url, config.keyword_url};
+    struct stage *stage = calloc(1, sizeof(*stage));
+    int rv = stage == NULL ? -SL_ENOMEM : 0;
+    for (size_t i = 0; i < LEGS && rv == 0; i++) {
+        const struct sl_store_env env = {
+            .loop = sl_worker_loop(worker),
+            .http = sl_worker_http(worker),
+            .coord = sl_worker_coord(worker),
+            .metrics = sl_worker_metrics(worker),
+            .limit_name = limit_names[i],
+            .sqlite_vec_path = config.sqlite_vec,
+            .timeout_ms = config.timeout_ms,
+        };
+        char reason[200] = "";
+        rv = sl_store_open(urls[i], &env, &stage->stores[i], reason, sizeof(reason));
+        if (rv != 0) {
+            snprintf(why, why_size, "SLUICE_%s_URL: %s", limit_names[i], reason);
+        }
+    }
+    *ret = stage;
+    return rv;
+}
+
+static size_t limits(struct sl_limit ret[SL_STAGE_LIMITS])
+{
+    ret[VECTOR] = (struct sl_limit){.name = "VECTOR", .limit = (uint32_t)config.vector_limit};
+    ret[KEYWORD] = (struct sl_limit){.name = "KEYWORD", .limit = (uint32_t)config.keyword_limit};
+    return LEGS;
+}
+
+#define AT(field) offsetof(struct config, field)
+static const char *const schemes[] = {"sqlite", "qdrant+http", "opensearch+http", NULL};
+
+static const struct sl_option options[] = {
+    {.name = "SLUICE_VECTOR_URL",
+     .type = SL_OPT_URL,
+     .offset = AT(vector_url),
+     .choices = schemes,
+     .help = "Store of the vector search: sqlite:///path, qdrant+http://host:6333/COLLECTION or "
+             "opensearch+http://host:9200/INDEX."},
+    {.name = "SLUICE_KEYWORD_URL",
+     .type = SL_OPT_URL,
+     .offset = AT(keyword_url),
+     .choices = schemes,
+     .help = "Store of the keyword search: sqlite:///path or opensearch+http://host:9200/INDEX."},
+    {.name = "SLUICE_SQLITE_VEC",
+     .type = SL_OPT_STRING,
+     .offset = AT(sqlite_vec),
+     .fallback = "vec0",
+     .help = "Path of the sqlite-vec extension, for sqlite:// stores."},
+    {.name = "SLUICE_VECTOR_LIMIT",
+     .type = SL_OPT_INT,
+     .offset = AT(vector_limit),
+     .fallback = "20",
+     .min = 1,
+     .max = 100000,
+     .help = "Vector searches in flight at most, in the whole cluster."},
+    {.name = "SLUICE_KEYWORD_LIMIT",
+     .type = SL_OPT_INT,
+     .offset = AT(keyword_limit),
+     .fallback = "20",
+     .min = 1,
+     .max = 100000,
+     .help = "Keyword searches in flight at most, in the whole cluster."},
+    {.name = "SLUICE_RETRIEVE_TIMEOUT",
+     .type = SL_OPT_DURATION,
+     .offset = AT(timeout_ms),
+     .fallback = "5s",
+     .min = 1,
+     .max = 600000,
+     .help = "Budget of both searches together."},
+    {.name = "SLUICE_RETRIEVE_TOP_K",
+     .type = SL_OPT_INT,
+     .offset = AT(top_k),
+     .fallback = "20",
+     .min = 1,
+     .max = 100,
+     .help = "Hits taken from each search, and kept after fusion."},
+    {.name = "SLUICE_VECTOR_WEIGHT",
+     .type = SL_OPT_NUMBER,
+     .offset = AT(vector_weight),
+     .fallback = "1",
+     .min = 0,
+     .max = 100,
+     .help = "Weight of the vector ranking in the fusion."},
+    {.name = "SLUICE_KEYWORD_WEIGHT",
+     .type = SL_OPT_NUMBER,
+     .offset = AT(keyword_weight),
+     .fallback = "1",
+     .min = 0,
+     .max = 100,
+     .help = "Weight of the keyword ranking in the fusion."},
+    {.name = NULL},
+};
+static const struct sl_option_set option_sets[] = {{"Searches", options, &config}};
+static const char *const outputs[] = {"rerank", "replies", "results", NULL};
+
+const struct sl_stage retrieve_stage = {
+    .name = "retrieve",
+    .synopsis = "Searches by vector and by keyword at the same time, and fuses the rankings.",
+    .index = SL_STAGE_retrieve,
+    .inputs = {{.topic = "retrieve", .kind = SL_INPUT_QUERY}},
+    .outputs = outputs,
+    .limits = limits,
+    .admission_permits = LEGS,
+    .admin_address = "127.0.0.1:9102",
+    .drain_ms = 10000,
+    .state_size = sizeof(struct state),
+    .option_sets = option_sets,
+    .option_set_count = 1,
+    .init = init,
+    .fini = fini,
+    .start = start,
+    .cancel = cancel,
+};
