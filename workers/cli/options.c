@@ -1,0 +1,90 @@
+/* What the commands read from the environment. */
+#include "workers/cli/cli.h"
+
+#include <stdarg.h>
+
+struct cli_options cli_options;
+
+#define AT(field) offsetof(struct cli_options, field)
+static const char *const http_schemes[] = {"http", "https", NULL};
+static const char *const redis_schemes[] = {"redis", NULL};
+
+static const struct sl_option options[] = {
+    {.name = "SLUICE_URL",
+     .type = SL_OPT_URL,
+     .offset = AT(url),
+     .choices = http_schemes,
+     .fallback = "http://127.0.0.1:8080",
+     .help = "The gateway."},
+    {.name = "SLUICE_API_KEY",
+     .type = SL_OPT_STRING,
+     .offset = AT(api_key),
+     .fallback = "",
+     .secret = true,
+     .help = "Sent to the gateway as a bearer token."},
+    {.name = "SLUICE_KAFKA_BROKERS",
+     .type = SL_OPT_STRING,
+     .offset = AT(brokers),
+     .fallback = "127.0.0.1:9092",
+     .help = "Kafka's brokers, host:port, separated by commas."},
+    {.name = "SLUICE_TOPIC_PREFIX",
+     .type = SL_OPT_STRING,
+     .offset = AT(topic_prefix),
+     .fallback = "sluice",
+     .help = "Prefix of topics, consumer groups and Redis keys."},
+    {.name = "SLUICE_REDIS_URL",
+     .type = SL_OPT_URL,
+     .offset = AT(redis_url),
+     .choices = redis_schemes,
+     .fallback = "redis://127.0.0.1:6379",
+     .secret = true,
+     .help = "Redis, as redis://[user[:password]@]host[:port][/db]."},
+    {.name = "SLUICE_PARTITIONS",
+     .type = SL_OPT_INT,
+     .offset = AT(partitions),
+     .fallback = "12",
+     .min = 1,
+     .max = 1000,
+     .help = "Partitions of the topics that `sluice topics create` makes."},
+    {.name = "SLUICE_REPLICATION",
+     .type = SL_OPT_INT,
+     .offset = AT(replication),
+     .fallback = "-1",
+     .min = -1,
+     .max = 10,
+     .help = "Their replication factor; -1: the broker's default."},
+    {.name = "SLUICE_RESULT_TTL",
+     .type = SL_OPT_DURATION,
+     .offset = AT(result_ttl_ms),
+     .fallback = "24h",
+     .min = 60000,
+     .max = 2592000000.0,
+     .help = "How long results, replies and what is between the stages are kept."},
+    {.name = NULL},
+};
+
+const struct sl_option_set cli_option_set = {"Command line", options, &cli_options};
+
+struct sl_options *cli_load_options(void)
+{
+    struct sl_options *loaded = NULL;
+    char name[] = "sluice";
+    char *argv[] = {name, NULL};
+    if (sl_options_load("sluice", "", &cli_option_set, 1, 1, argv, stdout, stderr, &loaded) !=
+        SL_OPTIONS_RUN) {
+        sl_options_fini(loaded);
+        return NULL;
+    }
+    return loaded;
+}
+
+int cli_usage_error(const char *command, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fprintf(stderr, "sluice %s: ", command);
+    vfprintf(stderr, format, args);
+    fprintf(stderr, " (sluice %s --help says more)\n", command);
+    va_end(args);
+    return CLI_USAGE;
+}
