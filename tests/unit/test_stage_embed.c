@@ -1,0 +1,193 @@
+/* How the embed stage gathers questions into calls, and what a text at fault does, on a fake
+ * runtime. */
+#include "common/clock.h"
+#include "tests/support/stage/fake_runtime.h"
+#include "tests/support/test.h"
+#include "workers/embed/embed.h"
+#include "workers/embed/vectors.h"
+
+static struct sl_worker *worker;
+static uint64_t now_us = 1000000000;
+
+#define ONE "{\"data\":[{\"index\":0,\"embedding\":[1,2]}]}"
+#define TWO                                                                                        \
+    "{\"data\":[{\"index\":1,\"embedding\":[3,4]},{\"index\":0,\"embedding\":\"AACAPwAAAEA=\"}]}"
+
+static void setup(void)
+{
+    sl_clock_use(&now_us);
+    setenv("SLUICE_EMBED_URL", "http://127.0.0.1:1/v1", 1);
+    worker = fake_worker_create(&embed_stage);
+}
+
+static void teardown(void)
+{
+    fake_worker_destroy(worker);
+    sl_clock_use(NULL);
+}
+
+static void turn(void)
+{
+    fake_settle_loop(worker);
+}
+
+TEST(an_idle_stage_calls_at_once_with_what_came_together)
+{
+    setup();
+    struct sl_job *a = fake_job_create(worker, "a"), *b = fake_job_create(worker, "b");
+    fake_start(a);
+    fake_start(b);
+    CHECK_INT(fake_call_count(worker), 0);
+    turn();
+    CHECK_INT(fake_call_count(worker), 1);
+    CHECK(strstr(fake_call(worker, 0)->body.data, "\"input\":[\"a\",\"b\"]") != NULL);
+    fake_call_end(fake_call(worker, 0), 0, 200, TWO);
+    CHECK_INT(a->settled, FAKE_FORWARDED);
+    CHECK_STR(a->topic, "retrieve");
+    CHECK(a->query.vector_len == 2 && a->query.vector[1] == 2.0F && b->query.vector[0] == 3.0F);
+    fake_job_destroy(a);
+    fake_job_destroy(b);
+    teardown();
+}
+
+TEST(questions_wait_for_the_window_while_a_call_is_under_way)
+{
+    setup();
+    struct sl_job *a = fake_job_create(worker, "a"), *b = fake_job_create(worker, "b");
+    fake_start(a);
+    turn();
+    fake_start(b);
+    turn();
+    CHECK_INT(fake_call_count(worker), 1);
+    now_us += 20000;
+    turn();
+    CHECK_INT(fake_call_count(worker), 2);
+    fake_call_end(fake_call(worker, 1), 0, 200, ONE);
+    fake_call_end(fake_call(worker, 0), 0, 200, ONE);
+    CHECK(a->settled == FAKE_FORWARDED && b->settled == FAKE_FORWARDED);
+    fake_job_destroy(a);
+    fake_job_destroy(b);
+    teardown();
+}
+
+TEST(a_member_leaves_and_the_last_closes_the_call)
+{
+    setup();
+    struct sl_job *a = fake_job_create(worker, "a"), *b = fake_job_create(worker, "b");
+    struct sl_job *waiting = fake_job_create(worker, "w");
+    fake_start(a);
+    fake_start(b);
+    turn();
+    fake_start(waiting);
+    fake_cancel(waiting);
+    fake_cancel(a);
+    CHECK(!fake_call(worker, 0)->cancelled);
+    fake_cancel(b);
+    CHECK(fake_call(worker, 0)->cancelled);
+    turn();
+    CHECK_INT(fake_call_count(worker), 1);
+    fake_job_destroy(a);
+    fake_job_destroy(b);
+    fake_job_destroy(waiting);
+    teardown();
+}
+
+TEST(only_the_text_at_fault_fails)
+{
+    setup();
+    struct sl_job *a = fake_job_create(worker, "a"), *b = fake_job_create(worker, "b");
+    fake_start(a);
+    fake_start(b);
+    turn();
+    fake_call_end(fake_call(worker, 0), -SL_EUPSTREAM, 500, "too long");
+    CHECK_INT(fake_call_count(worker), 3);
+    fake_call_end(fake_call(worker, 1), -SL_EUPSTREAM, 500, "too long");
+    fake_call_end(fake_call(worker, 2), 0, 200, ONE);
+    CHECK(a->settled == FAKE_FAILED && a->code == SL_QERR_UPSTREAM_ERROR);
+    CHECK_INT(b->settled, FAKE_FORWARDED);
+    fake_job_destroy(a);
+    fake_job_destroy(b);
+    teardown();
+}
+
+static struct sl_batch batch_of_two(void)
+{
+    static struct sl_span texts[2] = {{"p", 1}, {"q", 1}};
+    return (struct sl_batch){.doc_id = SL_SPAN("d"),
+                             .tenant = SL_SPAN("default"),
+                             .collection = SL_SPAN("default"),
+                             .total_chunks = 2,
+                             .texts = texts,
+                             .len = 2};
+}
+
+TEST(a_batch_of_chunks_goes_on_with_its_vectors)
+{
+    setup();
+    struct sl_batch batch = batch_of_two();
+    struct sl_job *job = fake_bulk_create(worker, &batch);
+    fake_start(job);
+    CHECK(fake_call(worker, 0)->request.bulk);
+    fake_call_end(fake_call(worker, 0), 0, 200, TWO);
+    CHECK_INT(job->settled, FAKE_DONE);
+    CHECK_STR(job->topic, "vectors");
+    CHECK(job->batch.dim == 2 && job->batch.vectors[3] == 4.0F && job->batch.failure.len == 0);
+    fake_job_destroy(job);
+    teardown();
+}
+
+TEST(a_chunk_at_fault_fails_its_batch_with_the_reason)
+{
+    setup();
+    struct sl_batch batch = batch_of_two();
+    struct sl_job *job = fake_bulk_create(worker, &batch);
+    fake_start(job);
+    fake_call_end(fake_call(worker, 0), -SL_EUPSTREAM, 500, "");
+    CHECK_INT(job->settled, FAKE_OPEN);
+    fake_call_end(fake_call(worker, 1), 0, 200, ONE);
+    fake_call_end(fake_call(worker, 2), -SL_EREJECTED, 400, "");
+    CHECK_INT(job->settled, FAKE_DONE);
+    CHECK(job->batch.vectors == NULL && job->batch.failure.len > 0);
+    fake_job_destroy(job);
+    teardown();
+}
+
+TEST(responses_that_do_not_fit_are_refused)
+{
+    static const char *const bodies[] = {
+        "",
+        "{}",
+        "{\"data\":[]}",
+        "{\"data\":[{\"index\":0}]}",
+        "{\"data\":[{\"index\":1,\"embedding\":[1]}]}",
+        "{\"data\":[{\"index\":0,\"embedding\":[]}]}",
+        "{\"data\":[{\"index\":0,\"embedding\":\"AAA\"}]}",
+        "{\"data\":[{\"index\":0,\"embedding\":\"AACAf!==\"}]}",
+        "{\"data\":[{\"index\":0,\"embedding\":\"AADAfw==\"}]}"}; /* Not a number. */
+    for (size_t i = 0; i < sizeof(bodies) / sizeof(bodies[0]); i++) {
+        float *vectors;
+        size_t dim;
+        char why[100];
+        CHECK_INT(vectors_read_response(sl_span_of(bodies[i]), 1, &vectors, &dim, why, sizeof(why)),
+                  -SL_EPROTO);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    const struct test_case cases[] = {
+        {"an_idle_stage_calls_at_once_with_what_came_together",
+         an_idle_stage_calls_at_once_with_what_came_together},
+        {"questions_wait_for_the_window_while_a_call_is_under_way",
+         questions_wait_for_the_window_while_a_call_is_under_way},
+        {"a_member_leaves_and_the_last_closes_the_call",
+         a_member_leaves_and_the_last_closes_the_call},
+        {"only_the_text_at_fault_fails", only_the_text_at_fault_fails},
+        {"a_batch_of_chunks_goes_on_with_its_vectors", a_batch_of_chunks_goes_on_with_its_vectors},
+        {"a_chunk_at_fault_fails_its_batch_with_the_reason",
+         a_chunk_at_fault_fails_its_batch_with_the_reason},
+        {"responses_that_do_not_fit_are_refused", responses_that_do_not_fit_are_refused},
+        {NULL, NULL},
+    };
+    return run_tests(cases, argc, argv);
+}

@@ -1,0 +1,174 @@
+/* What the generate stage does with the model's stream, on a fake runtime. */
+#include "tests/support/stage/fake_runtime.h"
+#include "tests/support/test.h"
+#include "workers/generate/generate.h"
+
+#define DELTA(text) "data: {\"choices\":[{\"delta\":{\"content\":\"" text "\"}}]}\n\n"
+#define FINISH "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n"
+#define USAGE                                                                                      \
+    "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":2}}\n\n"           \
+    "data: [DONE]\n\n"
+
+static struct sl_worker *worker;
+static struct sl_job *job;
+
+static void setup(void)
+{
+    setenv("SLUICE_CHAT_URL", "http://127.0.0.1:1/v1", 1);
+    setenv("SLUICE_CHAT_MODEL", "first,second", 1);
+    worker = fake_worker_create(&generate_stage);
+    job = fake_job_create(worker, "What is a permit?");
+    static struct sl_hit hit = {.text = {"A permit is a lease.", 20}};
+    job->query.hits = &hit;
+    job->query.hits_len = 1;
+}
+
+static void teardown(void)
+{
+    fake_job_destroy(job);
+    fake_worker_destroy(worker);
+}
+
+static void start(void)
+{
+    fake_start(job);
+    CHECK_INT(fake_call_count(worker), 1);
+}
+
+TEST(streams_each_piece_and_finishes_with_usage)
+{
+    setup();
+    start();
+    struct sl_upstream_call *call = fake_call(worker, 0);
+    CHECK_STR(call->path, "/chat/completions");
+    CHECK(strstr(call->body.data, "\"model\":\"first\"") != NULL);
+    CHECK(strstr(call->body.data, "[1] A permit is a lease.") != NULL);
+    CHECK(strstr(call->body.data, "Question: What is a permit?") != NULL);
+    CHECK(fake_call_data(call, DELTA("A ")) == 0 && call->committed);
+    CHECK(fake_call_data(call, DELTA("lease") FINISH USAGE) == 0);
+    fake_call_end(call, 0, 200, "");
+    CHECK_INT(job->settled, FAKE_FINISHED);
+    CHECK_INT(job->event_count, 2);
+    CHECK_STR(job->events[1].text, "lease");
+    CHECK_STR(job->answer, "A lease");
+    CHECK_INT(job->result.usage.prompt_tokens, 7);
+    CHECK(!job->result.usage.estimated);
+    teardown();
+}
+
+TEST(a_stream_without_its_finish_is_an_error_with_a_partial_answer)
+{
+    setup();
+    start();
+    CHECK(fake_call_data(fake_call(worker, 0), DELTA("half")) == 0);
+    fake_call_end(fake_call(worker, 0), 0, 200, "");
+    CHECK_INT(job->settled, FAKE_FAILED);
+    CHECK_INT(job->code, SL_QERR_UPSTREAM_ERROR);
+    CHECK_STR(job->partial_answer, "half");
+    CHECK(job->partial.usage.estimated && job->partial.usage.completion_tokens == 1);
+    teardown();
+}
+
+TEST(an_error_inside_the_stream_ends_it)
+{
+    setup();
+    start();
+    CHECK(fake_call_data(fake_call(worker, 0), DELTA("x")) == 0);
+    int rv =
+        fake_call_data(fake_call(worker, 0), "data: {\"error\":{\"message\":\"no memory\"}}\n\n");
+    CHECK_INT(rv, -SL_EUPSTREAM);
+    fake_call_end(fake_call(worker, 0), rv, 200, "");
+    CHECK_INT(job->settled, FAKE_FAILED);
+    CHECK(strstr(job->message, "no memory") != NULL);
+    teardown();
+}
+
+TEST(a_line_that_is_not_json_ends_it)
+{
+    setup();
+    start();
+    int rv = fake_call_data(fake_call(worker, 0), "data: {\"choices\":[{]\n\n");
+    CHECK_INT(rv, -SL_EPROTO);
+    fake_call_end(fake_call(worker, 0), rv, 200, "");
+    CHECK_INT(job->settled, FAKE_FAILED);
+    teardown();
+}
+
+TEST(a_retry_forgets_what_came_before_the_first_token)
+{
+    setup();
+    start();
+    struct sl_upstream_call *call = fake_call(worker, 0);
+    CHECK(fake_call_data(
+              call, "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\n\ndata: {\"ch") ==
+          0);
+    CHECK(!call->committed);
+    fake_call_retry(call);
+    CHECK(fake_call_data(call, DELTA("yes") FINISH USAGE) == 0);
+    fake_call_end(call, 0, 200, "");
+    CHECK_STR(job->answer, "yes");
+    teardown();
+}
+
+TEST(a_slow_reply_topic_pauses_the_model_and_loses_nothing)
+{
+    setup();
+    start();
+    struct sl_upstream_call *call = fake_call(worker, 0);
+    job->emit_err = -SL_EAGAIN;
+    CHECK(fake_call_data(call, DELTA("a") DELTA("b")) == 0);
+    CHECK(call->paused && job->event_count == 0 && job->on_room != NULL);
+    CHECK(fake_call_data(call, DELTA("c") FINISH USAGE) == 0);
+    fake_call_end(call, 0, 200, "");
+    CHECK_INT(job->settled, FAKE_OPEN); /* Not before its text is out. */
+    job->emit_err = 0;
+    job->on_room(job);
+    CHECK_INT(job->event_count, 1);
+    CHECK_STR(job->events[0].text, "abc");
+    CHECK_INT(job->settled, FAKE_FINISHED);
+    teardown();
+}
+
+TEST(a_cancel_closes_the_call_and_keeps_the_partial)
+{
+    setup();
+    start();
+    CHECK(fake_call_data(fake_call(worker, 0), DELTA("some")) == 0);
+    fake_cancel(job);
+    CHECK(fake_call(worker, 0)->cancelled);
+    CHECK_STR(job->partial_answer, "some");
+    teardown();
+}
+
+TEST(the_callers_own_fields_reach_the_model)
+{
+    setup();
+    job->query.model = SL_SPAN("second");
+    job->query.extra = SL_SPAN("{\"stop\":[\"x\"],\"seed\":3}");
+    start();
+    const char *body = fake_call(worker, 0)->body.data;
+    CHECK(strstr(body, "\"model\":\"second\"") != NULL);
+    CHECK(strstr(body, ",\"stop\":[\"x\"],\"seed\":3}") != NULL);
+    fake_cancel(job);
+    teardown();
+}
+
+int main(int argc, char **argv)
+{
+    const struct test_case cases[] = {
+        {"streams_each_piece_and_finishes_with_usage", streams_each_piece_and_finishes_with_usage},
+        {"a_stream_without_its_finish_is_an_error_with_a_partial_answer",
+         a_stream_without_its_finish_is_an_error_with_a_partial_answer},
+        {"an_error_inside_the_stream_ends_it", an_error_inside_the_stream_ends_it},
+        {"a_line_that_is_not_json_ends_it", a_line_that_is_not_json_ends_it},
+        {"a_retry_forgets_what_came_before_the_first_token",
+         a_retry_forgets_what_came_before_the_first_token},
+        {"a_slow_reply_topic_pauses_the_model_and_loses_nothing",
+         a_slow_reply_topic_pauses_the_model_and_loses_nothing},
+        {"a_cancel_closes_the_call_and_keeps_the_partial",
+         a_cancel_closes_the_call_and_keeps_the_partial},
+        {"the_callers_own_fields_reach_the_model", the_callers_own_fields_reach_the_model},
+        {NULL, NULL},
+    };
+    return run_tests(cases, argc, argv);
+}
