@@ -187,7 +187,7 @@ void job_admit(struct sl_job *job)
     job->admission.id = job->id;
     job->admission.stage = worker->stage->name;
     job->admission.bulk = job->input->bulk;
-    job->admission.deadline_ms = sl_job_deadline_ms(job);
+    job->admission.deadline_ms = job->input->bulk ? 0 : sl_job_deadline_ms(job);
     job->admission.on_verdict = on_verdict;
     job->admission.on_retry = on_retry;
     job->admission.on_cancelled = on_cancelled;

@@ -118,6 +118,8 @@ void sl_consumer_end(struct sl_consumer *consumer, const struct sl_position *pos
 bool sl_consumer_owns(const struct sl_consumer *consumer, const struct sl_position *position);
 /* Partitions that are assigned now, of all topics. */
 size_t sl_consumer_assigned(const struct sl_consumer *consumer);
+/* A member of the group with an assignment, which may be empty. */
+bool sl_consumer_joined(const struct sl_consumer *consumer);
 /* Leaves the group: stops giving records, commits what is stored. on_left comes when done (closing
  * can take seconds and does not block the loop). Then destroy. */
 void sl_consumer_leave(struct sl_consumer *consumer, void (*on_left)(void *ctx), void *ctx);

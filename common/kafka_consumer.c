@@ -52,6 +52,7 @@ struct sl_consumer {
     struct sl_kafka_assignment assignment;
     struct topic_metrics *metrics; /* One a topic; NULL without metrics. */
     enum state state;
+    bool joined;
     bool busy; /* A callback may be running: destroy must not be called. */
     struct sl_timer tick;
     struct sl_task scan;
@@ -84,6 +85,7 @@ static void on_rebalance(struct sl_consumer *consumer, rd_kafka_event_t *event)
                     consumer->state == ACTIVE;
     sl_kafka_assignment_store(&consumer->assignment);
     sl_kafka_assignment_clear(&consumer->assignment);
+    consumer->joined = assigned;
     if (assigned) {
         assign(consumer, partitions);
     }
@@ -269,6 +271,11 @@ bool sl_consumer_owns(const struct sl_consumer *consumer, const struct sl_positi
 size_t sl_consumer_assigned(const struct sl_consumer *consumer)
 {
     return consumer->assignment.count;
+}
+
+bool sl_consumer_joined(const struct sl_consumer *consumer)
+{
+    return consumer->joined;
 }
 
 /* --- leaving --- */

@@ -164,6 +164,7 @@ bool settle_quiet(struct sl_job *job);   /* Neither the producer nor Redis owes 
 void settle_abandon(struct sl_job *job); /* At the end of the process: forget it. */
 
 /* worker.c */
+int worker_run(struct sl_worker *worker); /* From its options to its exit code. */
 void worker_job_gone(struct sl_worker *worker);
 void worker_version_unknown(struct sl_worker *worker, const struct sl_record *record);
 void worker_count_dead(struct sl_worker *worker, const char *topic);
