@@ -1,12 +1,16 @@
 """A whole Sluice for one test: its own topics on the shared Kafka, its own keys in the shared Redis, a
 scripted upstream, and every program as a process of its own.
 
-tests/run starts Kafka and Redis and names them in SLUICE_TEST_BROKERS and SLUICE_TEST_REDIS.
+tests/run starts Kafka and Redis and names them in SLUICE_TEST_BROKERS and SLUICE_TEST_REDIS; where
+they are not named, the first cluster starts both for this process.
 """
+
+import atexit
 
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -54,6 +58,27 @@ def get(url, timeout=5):
         return error.code, error.read()
     except OSError:
         return 0, b""
+
+
+def ensure_servers():
+    """Kafka and Redis, by deploy/stack on free ports, unless the environment names them."""
+    if "SLUICE_TEST_BROKERS" in os.environ and "SLUICE_TEST_REDIS" in os.environ:
+        return
+    directory = tempfile.mkdtemp(prefix="sluice-servers-")
+    stack = os.path.join(ROOT, "deploy", "stack")
+    environment = dict(os.environ, SLUICE_STACK_DIR=directory, SLUICE_STACK_KAFKA_PORT="0",
+                       SLUICE_STACK_CONTROLLER_PORT="0", SLUICE_STACK_REDIS_PORT="0")
+
+    def down():
+        subprocess.run([stack, "down", "--purge"], env=environment, check=False, capture_output=True)
+        shutil.rmtree(directory, ignore_errors=True)
+    atexit.register(down)
+    subprocess.run([stack, "up", "--only", "kafka,redis"], env=environment, check=True,
+                   stdout=sys.stderr)
+    with open(os.path.join(directory, "ports.json"), encoding="utf-8") as f:
+        ports = json.load(f)
+    os.environ["SLUICE_TEST_BROKERS"] = f"127.0.0.1:{ports['kafka']}"
+    os.environ["SLUICE_TEST_REDIS"] = f"redis://127.0.0.1:{ports['redis']}"
 
 
 class Worker:
@@ -111,9 +136,7 @@ class Cluster:
     _count = 0
 
     def __init__(self, gateway=True, ingest=False, workers=None, stages=STAGES, **environment):
-        for name in ("SLUICE_TEST_BROKERS", "SLUICE_TEST_REDIS"):
-            if name not in os.environ:
-                raise RuntimeError(f"{name} is not set: run these tests with tests/run e2e")
+        ensure_servers()
         Cluster._count += 1
         self.prefix = f"t{os.getpid()}-{Cluster._count}"
         self.directory = tempfile.mkdtemp(prefix="sluice-e2e-")
