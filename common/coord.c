@@ -337,6 +337,12 @@ bool sl_coord_ready(const struct sl_coord *coord)
     return coord->ready;
 }
 
+uint64_t sl_coord_quarantine_ms(const struct sl_coord *coord)
+{
+    uint64_t now = sl_clock_now_ms();
+    return coord->quarantine_end_ms > now ? coord->quarantine_end_ms - now : 0;
+}
+
 int64_t sl_coord_now_ms(const struct sl_coord *coord)
 {
     return (int64_t)sl_clock_now_ms() + coord->clock_offset_ms;

@@ -50,6 +50,9 @@ bool sl_coord_idle(const struct sl_coord *coord);
 const char *sl_coord_owner(const struct sl_coord *coord); /* The boot id. */
 /* Linked to Redis, its clock known. New upstream calls start only while it is. */
 bool sl_coord_ready(const struct sl_coord *coord);
+/* How long nothing new is admitted because Redis lost its state; 0: not now. From the last reply.
+ */
+uint64_t sl_coord_quarantine_ms(const struct sl_coord *coord);
 /* Redis's clock, Unix ms, from the last reply and this process's monotonic clock; costs no round
  * trip. Before the first reply: the machine's wall clock. */
 int64_t sl_coord_now_ms(const struct sl_coord *coord);

@@ -147,6 +147,8 @@ static void on_reply(void *ctx, int err, const struct redisReply *reply)
     }
     if (err == 0) {
         take_time(coord, script->sent_ms, sl_reply_int(sl_reply_at(reply, 0)));
+        coord->quarantine_end_ms =
+            sl_clock_now_ms() + (uint64_t)sl_reply_int(sl_reply_at(reply, 1));
     }
     script->on_reply(coord, err, err == 0 ? reply : NULL);
 }

@@ -94,7 +94,8 @@ struct sl_coord {
     bool linked, ready, closing;
     char run_id[64];
     bool clock_known;
-    int64_t clock_offset_ms; /* Redis's clock minus ours. */
+    int64_t clock_offset_ms;    /* Redis's clock minus ours. */
+    uint64_t quarantine_end_ms; /* This process's monotonic clock. */
     struct sl_observer observer;
     struct coord_args args;
     struct coord_script admit, settle, renew, beat;

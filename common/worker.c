@@ -194,16 +194,20 @@ static void on_consumer_error(void *ctx, bool fatal, const char *why)
     }
 }
 
-/* Once a second: is the group joined (an assignment may be empty), and how much is in flight. */
-static void on_kafka_timer(struct sl_timer *timer)
+/* Once a second: is the group joined (an assignment may be empty), and does Redis admit work. */
+static void on_tick(struct sl_timer *timer)
 {
-    struct sl_worker *worker = SL_ITEM(timer, struct sl_worker, kafka_timer);
+    struct sl_worker *worker = SL_ITEM(timer, struct sl_worker, tick);
     if (!worker->draining && !worker->left) {
         bool joined = sl_consumer_joined(worker->consumer);
         sl_condition_set(worker->kafka_ready, joined,
                          joined ? "" : "has not joined its consumer group (SLUICE_KAFKA_BROKERS)");
     }
-    sl_timer_start(worker->loop, timer, 1000, on_kafka_timer);
+    bool admits = sl_coord_quarantine_ms(worker->coord) == 0;
+    sl_condition_set(worker->admission_ready, admits,
+                     admits ? ""
+                            : "Redis lost its state: nothing is admitted for one lease's time");
+    sl_timer_start(worker->loop, timer, 1000, on_tick);
 }
 
 static void on_scrape(void *ctx)
@@ -284,13 +288,15 @@ static int create_admin(struct sl_worker *worker, char *why, size_t why_size)
     }
     worker->kafka_ready = sl_admin_condition(worker->admin, "kafka");
     worker->redis_ready = sl_admin_condition(worker->admin, "redis");
+    worker->admission_ready = sl_admin_condition(worker->admin, "admission");
     worker->version_ready = sl_admin_condition(worker->admin, "version");
     if (worker->kafka_ready == NULL || worker->redis_ready == NULL ||
-        worker->version_ready == NULL) {
+        worker->admission_ready == NULL || worker->version_ready == NULL) {
         return -SL_ENOMEM;
     }
     sl_condition_set(worker->kafka_ready, false, "starting");
     sl_condition_set(worker->redis_ready, false, "starting");
+    sl_condition_set(worker->admission_ready, false, "starting");
     sl_condition_set(worker->version_ready, true, "");
     sl_admin_on_scrape(worker->admin, on_scrape, worker);
     return 0;
@@ -399,7 +405,7 @@ static int create_parts(struct sl_worker *worker, char *why, size_t why_size)
     rv = rv != 0 ? rv : create_consumer(worker, why, why_size);
     rv = rv != 0 ? rv : create_signals(worker);
     if (rv == 0) {
-        sl_timer_start(worker->loop, &worker->kafka_timer, 100, on_kafka_timer);
+        sl_timer_start(worker->loop, &worker->tick, 100, on_tick);
     }
     return rv;
 }
@@ -441,7 +447,7 @@ static void destroy_parts(struct sl_worker *worker)
         sl_signal_destroy(worker->signals[i]);
     }
     sl_timer_stop(worker->loop, &worker->drain_timer);
-    sl_timer_stop(worker->loop, &worker->kafka_timer);
+    sl_timer_stop(worker->loop, &worker->tick);
     sl_task_cancel(&worker->unpark);
     sl_loop_destroy(worker->loop);
     sl_metrics_destroy(worker->metrics);

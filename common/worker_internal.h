@@ -107,7 +107,7 @@ struct sl_worker {
     struct sl_coord *coord;
     struct sl_http_client *http;
     struct sl_admin *admin;
-    struct sl_condition *kafka_ready, *redis_ready, *version_ready;
+    struct sl_condition *kafka_ready, *redis_ready, *admission_ready, *version_ready;
     void *stage_state;
     struct sl_signal *signals[2];
     struct sl_limit limits[SL_STAGE_LIMITS];
@@ -125,7 +125,7 @@ struct sl_worker {
     const char **reply_topics; /* With the replies topic, NULL at the end. */
 
     bool draining, left, version_blocked;
-    struct sl_timer drain_timer, kafka_timer;
+    struct sl_timer drain_timer, tick;
     int exit_code;
 
     struct sl_counter *outcomes[6];
