@@ -135,8 +135,10 @@ class Cluster:
 
     _count = 0
 
-    def __init__(self, gateway=True, ingest=False, workers=None, stages=STAGES, **environment):
+    def __init__(self, gateway=True, ingest=False, workers=None, stages=STAGES, fresh_redis=False,
+                 **environment):
         ensure_servers()
+        self._fresh_redis = fresh_redis
         Cluster._count += 1
         self.prefix = f"t{os.getpid()}-{Cluster._count}"
         self.directory = tempfile.mkdtemp(prefix="sluice-e2e-")
@@ -173,6 +175,8 @@ class Cluster:
         self.upstream.__enter__()
         try:
             self.sluice("topics", "create")
+            if not self._fresh_redis:
+                self._age_redis()
             for name in self._wanted:
                 self.start(name, wait=False)
             for worker in self.workers:
@@ -200,6 +204,15 @@ class Cluster:
                 print(f"--- {worker.log_path}\n{worker.log()[-3000:]}", file=sys.stderr)
         if problems and kind is None:
             raise AssertionError("\n".join(problems))
+
+    def redis(self, *command):
+        return subprocess.run(["redis-cli", "-u", os.environ["SLUICE_TEST_REDIS"], *command],
+                              check=True, capture_output=True, text=True, timeout=10).stdout
+
+    def _age_redis(self):
+        """As if this Redis had been in use for long: no quarantine at the start of the test."""
+        run = re.search(r"run_id:(\w+)", self.redis("INFO", "server")).group(1)
+        self.redis("HSET", f"{self.prefix}:epoch", "since", "1", "run", run)
 
     # ---- processes ----
 
