@@ -15,8 +15,8 @@ static struct sl_hit hits[] = {
     {BYTES("d\"1"), BYTES("d\"1_0"), 0, BYTES("text one"),
      BYTES(
          "{\"year\": 2020, \"x\": [1.0, -2.5e30, null, true, {\"y\": \"\xc3\xa9\"}],\n\"z\": {}}"),
-     0.75},
-    {BYTES("e"), BYTES("e_12"), 12, BYTES("two"), BYTES(""), 1},
+     0.75, 0},
+    {BYTES("e"), BYTES("e_12"), 12, BYTES("two"), BYTES(""), 1, 0},
 };
 
 static struct sl_query full_query(void)
@@ -247,7 +247,8 @@ static void any_query(struct sl_query *query, struct sl_hit *into)
                                .hits_len = roll(4)};
     for (size_t i = 0; i < query->hits_len; i++) {
         into[i] = (struct sl_hit){any_text(), any_text(),     (int64_t)any_number() - 5,
-                                  any_text(), any_metadata(), scores[roll(5)]};
+                                  any_text(), any_metadata(), scores[roll(5)],
+                                  0};
     }
     for (size_t i = 0; i < SL_STAGE_COUNT; i++) {
         query->stages[i] = (struct sl_stage_time){roll(2) == 1, any_number(), any_number(),

@@ -350,8 +350,8 @@ static struct sl_query sample(void)
     static struct sl_pair filter[] = {{{"k", 1}, {"v", 1}}};
     static const float vector[] = {0.25f, -1.5f, 3e38f};
     static struct sl_hit hits[] = {
-        {BYTES("d"), BYTES("d_0"), 0, BYTES("text"), BYTES("{\"a\":1}"), 0.5},
-        {BYTES("e"), BYTES("e_7"), 7, BYTES(""), BYTES(""), -3},
+        {BYTES("d"), BYTES("d_0"), 0, BYTES("text"), BYTES("{\"a\":1}"), 0.5, 0},
+        {BYTES("e"), BYTES("e_7"), 7, BYTES(""), BYTES(""), -3, 0},
     };
     return (struct sl_query){
         .query = SL_SPAN("q"),
