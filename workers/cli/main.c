@@ -1,15 +1,21 @@
 /*
  * The program `sluice`: a command line for people, one file a command. This one only finds the
- * command and keeps what all of them share: the options and the way to say that a call was wrong.
+ * command. What they share: options.c (the environment), args.c (their arguments), terminal.c (the
+ * screen) and table.c.
  */
 #include "workers/cli/cli.h"
 
-#include <stdarg.h>
+#include "common/log.h"
+
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static const struct cli_command commands[] = {
+    {"ask", "ask a question and stream the answer", cli_ask},
+    {"status", "what runs, how it is, and what waits", cli_status},
     {"topics", "create the Kafka topics", cli_topics},
+    {"config", "the configuration of this command line", cli_config},
     {NULL, NULL, NULL},
 };
 
@@ -20,6 +26,10 @@ static void print_help(FILE *out)
         fprintf(out, "  %-10s %s\n", c->name, c->summary);
     }
     fprintf(out,
+            "\nexamples:\n"
+            "  sluice topics create\n"
+            "  sluice ask \"How do I rotate the keys?\"\n"
+            "  sluice status\n"
             "\n`sluice COMMAND --help` says more. `sluice --version` prints the version.\n"
             "\nexit status: 0 done, 1 failed, 2 wrong usage or configuration, 130 interrupted\n");
 }
@@ -40,7 +50,14 @@ int main(int argc, char **argv)
     }
     for (const struct cli_command *c = commands; c->name != NULL; c++) {
         if (strcmp(argv[1], c->name) == 0) {
-            return c->run(argc - 1, argv + 1);
+            /* Commands say themselves what went wrong; the libraries' warnings would say it twice.
+             */
+            int log_err = sl_log_start("sluice", SL_LOG_ERROR, SL_LOG_TEXT, STDERR_FILENO);
+            int code = c->run(argc - 1, argv + 1);
+            if (log_err == 0) {
+                sl_log_stop();
+            }
+            return code;
         }
     }
     fprintf(stderr, "sluice: unknown command '%s' (sluice --help lists them)\n", argv[1]);

@@ -1,7 +1,7 @@
 /* What the commands read from the environment. */
 #include "workers/cli/cli.h"
 
-#include <stdarg.h>
+#include <stdio.h>
 
 struct cli_options cli_options;
 
@@ -39,6 +39,12 @@ static const struct sl_option options[] = {
      .fallback = "redis://127.0.0.1:6379",
      .secret = true,
      .help = "Redis, as redis://[user[:password]@]host[:port][/db]."},
+    {.name = "SLUICE_ADMIN_HOSTS",
+     .type = SL_OPT_STRING,
+     .offset = AT(admin_hosts),
+     .fallback = "",
+     .help = "Admin ports that `sluice status` asks, host:port, separated by commas; empty: one of "
+             "each program on this machine."},
     {.name = "SLUICE_PARTITIONS",
      .type = SL_OPT_INT,
      .offset = AT(partitions),
@@ -60,6 +66,16 @@ static const struct sl_option options[] = {
      .min = 60000,
      .max = 2592000000.0,
      .help = "How long results, replies and what is between the stages are kept."},
+    {.name = "NO_COLOR",
+     .type = SL_OPT_STRING,
+     .offset = AT(no_color),
+     .fallback = "",
+     .help = "Anything: no colours."},
+    {.name = "TERM",
+     .type = SL_OPT_STRING,
+     .offset = AT(term),
+     .fallback = "dumb",
+     .help = "The kind of terminal; dumb: no colours and no progress bar."},
     {.name = NULL},
 };
 
@@ -76,15 +92,4 @@ struct sl_options *cli_load_options(void)
         return NULL;
     }
     return loaded;
-}
-
-int cli_usage_error(const char *command, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    fprintf(stderr, "sluice %s: ", command);
-    vfprintf(stderr, format, args);
-    fprintf(stderr, " (sluice %s --help says more)\n", command);
-    va_end(args);
-    return CLI_USAGE;
 }

@@ -89,30 +89,30 @@ static int create(void)
     return code;
 }
 
-static void print_help(void)
-{
-    printf("usage: sluice topics create\n\n"
-           "Creates the Kafka topics that do not exist yet; those that do are left as they are.\n\n"
-           "variables: SLUICE_KAFKA_BROKERS, SLUICE_TOPIC_PREFIX, SLUICE_PARTITIONS (12; replies "
-           "32),\n"
-           "SLUICE_REPLICATION (-1: the broker's default), SLUICE_RESULT_TTL (24h)\n\n"
-           "example: SLUICE_KAFKA_BROKERS=127.0.0.1:9092 sluice topics create\n");
-}
+static const char help[] =
+    "usage: sluice topics create\n\n"
+    "Creates the Kafka topics that do not exist yet; those that do are left as they are.\n\n"
+    "variables: SLUICE_KAFKA_BROKERS, SLUICE_TOPIC_PREFIX, SLUICE_PARTITIONS (12; replies 32),\n"
+    "SLUICE_REPLICATION (-1: the broker's default), SLUICE_RESULT_TTL (24h)\n\n"
+    "example:\n"
+    "  SLUICE_KAFKA_BROKERS=127.0.0.1:9092 sluice topics create\n";
 
 int cli_topics(int argc, char **argv)
 {
-    if (argc == 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
-        print_help();
-        return CLI_DONE;
+    static const struct cli_arg no_args[] = {{.name = NULL}};
+    struct cli_list words = {.len = 0};
+    int code = cli_parse("topics", help, no_args, argc, argv, &words);
+    if (code != CLI_GO_ON) {
+        return code;
     }
-    if (argc != 2 || strcmp(argv[1], "create") != 0) {
+    if (words.len != 1 || strcmp(words.items[0], "create") != 0) {
         return cli_usage_error("topics", "expected `create`");
     }
     struct sl_options *options = cli_load_options();
     if (options == NULL) {
         return CLI_USAGE;
     }
-    int code = create();
+    code = create();
     sl_options_fini(options);
     return code;
 }
