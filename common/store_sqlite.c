@@ -1,15 +1,14 @@
 /*
- * sqlite:///path: the store that needs no server. SQLite blocks, so it has threads of its own: one
- * that writes, since SQLite has one writer at a time anyway, and two that search. Each has its own
- * connection (store_sqlite_tables.c) and is started when there is work for it.
+ * sqlite:///path: the store that needs no server. SQLite blocks, so it has threads of its own
+ * (store_threads.c): one that writes, since SQLite has one writer at a time anyway, and two that
+ * search. Each has its own connection (store_sqlite_tables.c).
  *
  * A search: copied with all its arguments, given a permit (the one that came with the job's
- * admission when that is held), put into the readers' queue, run, returned through the list of done
- * calls and a wake-up of the loop, its hits copied to the caller's arena. A write is the same
- * without a permit: no other process's limit is at stake, and its queue is short so that the caller
- * feels it.
+ * admission when that is held), put into the readers' queue, run, returned to the loop, its hits
+ * copied to the caller's arena. A write is the same without a permit: no other process's limit is
+ * at stake, and its queue is short so that the caller feels it.
  *
- * A call belongs to the loop but while it is IN_THREAD. One that ends early then (cancelled,
+ * A call belongs to the loop but while a thread runs it. One that ends early then (cancelled,
  * deadline passed, permit lost) is only abandoned: its permit is given back and its callback called
  * or not, at once, the thread is told to stop by a flag that SQLite asks for every few
  * microseconds, and the call's memory goes when the thread has returned it. That is why it borrows
@@ -19,10 +18,9 @@
 #include "common/coord.h"
 #include "common/store.h"
 #include "common/store_sqlite_tables.h"
+#include "common/store_threads.h"
 
 #include <assert.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,39 +28,20 @@
 enum { READERS = 2, READS_MAX = 1024, WRITERS = 1, WRITES_MAX = 64 };
 enum { ARENA_MAX = 64 << 20, DETAIL_MAX = 256 };
 
-struct pool {
-    struct sqlite_store *store;
-    size_t threads_max, queue_max;
-    pthread_t threads[READERS > WRITERS ? READERS : WRITERS];
-    size_t threads_len; /* The loop's. */
-    /* Under the store's lock. */
-    struct sl_list queue;
-    size_t queue_len;
-    size_t idle; /* Threads that wait for work. */
-    pthread_cond_t work;
-};
-
 struct sqlite_store {
     struct sl_store store;
     struct sl_store_env env;
     char *path, *vec_path;
     size_t limit; /* Of the coord. */
     struct sl_histogram *seconds;
-    struct sl_async *async;
     size_t calls; /* That have not ended. */
-    struct pool readers, writers;
-    pthread_mutex_t lock;
-    struct sl_list done; /* Under the lock, like closing. */
-    bool closing;
+    struct sl_threads *readers, *writers;
 };
-
-enum call_state { WAITING, QUEUED, IN_THREAD, RETURNED };
 
 struct call {
     struct sl_store_call base;
-    enum call_state state; /* Between QUEUED and RETURNED under the lock. */
-    struct sl_list node;
-    struct sl_arena arena; /* The arguments, then the hits. The thread's while IN_THREAD. */
+    struct sl_threads_item item;
+    struct sl_arena arena; /* The arguments, then the hits. */
     int (*run)(struct call *call, struct sl_tables *tables);
     struct sl_store_search search;
     struct sl_batch batch;
@@ -73,7 +52,7 @@ struct call {
     struct sl_hit *hits;
     size_t len;
     char detail[DETAIL_MAX];
-    /* The loop's. */
+    /* The loop's at all times. */
     sl_store_hits_cb *on_hits;
     sl_store_done_cb *on_done;
     void *ctx;
@@ -90,6 +69,11 @@ struct call {
 static struct sqlite_store *store_of(const struct call *call)
 {
     return (struct sqlite_store *)call->base.store;
+}
+
+static struct sl_threads *threads_of(const struct call *call)
+{
+    return call->permit != NULL ? store_of(call)->readers : store_of(call)->writers;
 }
 
 /* --- on the threads --- */
@@ -116,110 +100,31 @@ static bool is_stopped(void *ctx)
     return atomic_load_explicit(&((struct call *)ctx)->stop, memory_order_relaxed);
 }
 
-static void run(struct call *call, struct sl_tables **tables)
+static void run(struct sl_threads_item *item, void **state)
 {
+    struct call *call = SL_ITEM(item, struct call, item);
     struct sqlite_store *store = store_of(call);
-    if (*tables == NULL) {
-        call->err = sl_tables_open(store->path, store->vec_path, tables, call->detail,
+    struct sl_tables *tables = *state;
+    if (tables == NULL) {
+        call->err = sl_tables_open(store->path, store->vec_path, &tables, call->detail,
                                    sizeof(call->detail));
         if (call->err != 0) {
             return;
         }
     }
-    sl_tables_set_stop(*tables, is_stopped, call);
-    call->err = call->run(call, *tables);
-    sl_tables_set_stop(*tables, NULL, NULL);
+    sl_tables_set_stop(tables, is_stopped, call);
+    call->err = call->run(call, tables);
+    sl_tables_set_stop(tables, NULL, NULL);
     if (call->err == -SL_EIO) { /* Another connection may fare better. */
-        sl_tables_close(*tables);
-        *tables = NULL;
+        sl_tables_close(tables);
+        tables = NULL;
     }
+    *state = tables;
 }
 
-/* The next call, or NULL when the store closes. Under the lock. */
-static struct call *next_call(struct pool *pool)
+static void close_tables(void *state)
 {
-    pool->idle++;
-    while (sl_list_empty(&pool->queue) && !pool->store->closing) {
-        pthread_cond_wait(&pool->work, &pool->store->lock);
-    }
-    pool->idle--;
-    struct sl_list *node = sl_list_first(&pool->queue);
-    if (node == NULL) {
-        return NULL;
-    }
-    struct call *call = SL_ITEM(node, struct call, node);
-    sl_list_remove(node);
-    pool->queue_len--;
-    call->state = IN_THREAD;
-    return call;
-}
-
-static void *run_thread(void *ctx)
-{
-    struct pool *pool = ctx;
-    struct sqlite_store *store = pool->store;
-    struct sl_tables *tables = NULL;
-    struct call *call;
-    pthread_mutex_lock(&store->lock);
-    while ((call = next_call(pool)) != NULL) {
-        pthread_mutex_unlock(&store->lock);
-        run(call, &tables);
-        pthread_mutex_lock(&store->lock);
-        sl_list_push(&store->done, &call->node);
-        sl_async_send(store->async);
-    }
-    pthread_mutex_unlock(&store->lock);
-    sl_tables_close(tables);
-    return NULL;
-}
-
-/* --- the queues --- */
-
-/* Signals are the loop's. */
-static bool start_thread(struct pool *pool)
-{
-    sigset_t all;
-    sigset_t before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int rc = pthread_create(&pool->threads[pool->threads_len], NULL, run_thread, pool);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pool->threads_len += rc == 0;
-    return rc == 0;
-}
-
-static int enqueue(struct pool *pool, struct call *call)
-{
-    pthread_mutex_lock(&pool->store->lock);
-    bool full = pool->queue_len >= pool->queue_max;
-    bool busy = pool->queue_len >= pool->idle;
-    if (!full) {
-        call->state = QUEUED;
-        sl_list_push(&pool->queue, &call->node);
-        pool->queue_len++;
-        pthread_cond_signal(&pool->work);
-    }
-    pthread_mutex_unlock(&pool->store->lock);
-    if (!full && busy && pool->threads_len < pool->threads_max) {
-        (void)start_thread(pool); /* Without any, the call ends with its time-out. */
-    }
-    return full ? -SL_EAGAIN : 0;
-}
-
-/* Whether no thread has it or will have it. */
-static bool take_back(struct call *call)
-{
-    struct sqlite_store *store = store_of(call);
-    struct pool *pool = call->permit != NULL ? &store->readers : &store->writers;
-    pthread_mutex_lock(&store->lock);
-    if (call->state == QUEUED) {
-        sl_list_remove(&call->node);
-        pool->queue_len--;
-        call->state = RETURNED;
-    }
-    bool in_thread = call->state == IN_THREAD;
-    pthread_mutex_unlock(&store->lock);
-    return !in_thread;
+    sl_tables_close(state);
 }
 
 /* --- how a call ends --- */
@@ -241,7 +146,7 @@ static bool leave(struct call *call)
     store->calls--;
     atomic_store_explicit(&call->stop, true, memory_order_relaxed);
     call->abandoned = true;
-    return take_back(call);
+    return sl_threads_take_back(threads_of(call), &call->item);
 }
 
 static void count(struct call *call, int err)
@@ -316,8 +221,9 @@ static int copy_hits(const struct call *call, struct sl_hit **ret)
     return hits != NULL ? 0 : -SL_ENOMEM;
 }
 
-static void on_returned(struct call *call)
+static void on_returned(struct sl_threads_item *item)
 {
+    struct call *call = SL_ITEM(item, struct call, item);
     struct sl_hit *hits = NULL;
     if (call->abandoned) {
         destroy(call);
@@ -333,27 +239,6 @@ static void on_returned(struct call *call)
         detail = sl_error_text(err);
     }
     settle(call, err, hits, err == 0 ? call->len : 0, detail);
-}
-
-static struct call *next_done(struct sqlite_store *store)
-{
-    pthread_mutex_lock(&store->lock);
-    struct sl_list *node = sl_list_first(&store->done);
-    struct call *call = node != NULL ? SL_ITEM(node, struct call, node) : NULL;
-    if (call != NULL) {
-        sl_list_remove(node);
-        call->state = RETURNED;
-    }
-    pthread_mutex_unlock(&store->lock);
-    return call;
-}
-
-static void on_async(void *ctx)
-{
-    struct call *call;
-    while ((call = next_done(ctx)) != NULL) {
-        on_returned(call);
-    }
 }
 
 /* --- how a call begins --- */
@@ -416,7 +301,7 @@ static struct call *create_call(struct sl_store *base,
     if (call != NULL) {
         call->base.store = base;
         call->run = run_fn;
-        sl_list_init(&call->node);
+        sl_list_init(&call->item.node);
         sl_arena_init(&call->arena, ARENA_MAX);
         atomic_init(&call->stop, false);
     }
@@ -432,7 +317,7 @@ static int submit(struct call *call)
         settle_later(call, -SL_EEXPIRED);
         return 0;
     }
-    int rv = enqueue(call->permit != NULL ? &store->readers : &store->writers, call);
+    int rv = sl_threads_add(threads_of(call), &call->item);
     if (rv == 0) {
         call->began_us = sl_clock_now_us();
         left_ms = left_ms < store->env.timeout_ms ? left_ms : store->env.timeout_ms;
@@ -554,44 +439,19 @@ static void cancel_sqlite(struct sl_store_call *base)
 
 /* --- opening and closing --- */
 
-static void init_pool(struct sqlite_store *store, struct pool *pool, size_t threads, size_t queue)
-{
-    pool->store = store;
-    pool->threads_max = threads;
-    pool->queue_max = queue;
-    sl_list_init(&pool->queue);
-    pthread_cond_init(&pool->work, NULL); /* These never fail on Linux. */
-}
-
 static void free_store(struct sqlite_store *store)
 {
-    sl_async_destroy(store->async);
-    pthread_cond_destroy(&store->readers.work);
-    pthread_cond_destroy(&store->writers.work);
-    pthread_mutex_destroy(&store->lock);
+    sl_threads_destroy(store->readers);
+    sl_threads_destroy(store->writers);
     free(store->path);
     free(store->vec_path);
     free(store);
-}
-
-static void join_threads(struct pool *pool)
-{
-    pthread_cond_broadcast(&pool->work);
-    for (size_t i = 0; i < pool->threads_len; i++) {
-        pthread_join(pool->threads[i], NULL);
-    }
 }
 
 static void close_sqlite(struct sl_store *base)
 {
     struct sqlite_store *store = (struct sqlite_store *)base;
     assert(store->calls == 0);
-    pthread_mutex_lock(&store->lock);
-    store->closing = true;
-    pthread_mutex_unlock(&store->lock);
-    join_threads(&store->readers);
-    join_threads(&store->writers);
-    on_async(store); /* Abandoned calls. */
     free_store(store);
 }
 
@@ -615,12 +475,16 @@ static struct sqlite_store *create_store(const char *path, const struct sl_store
     store->limit = sl_coord_limit(env->coord, env->limit_name);
     store->path = strdup(path);
     store->vec_path = strdup(env->sqlite_vec_path);
-    sl_list_init(&store->done);
-    pthread_mutex_init(&store->lock, NULL);
-    init_pool(store, &store->readers, READERS, READS_MAX);
-    init_pool(store, &store->writers, WRITERS, WRITES_MAX);
-    if (store->path == NULL || store->vec_path == NULL ||
-        sl_async_create(env->loop, on_async, store, &store->async) != 0) {
+    struct sl_threads_config config = {.max = READERS,
+                                       .queue_max = READS_MAX,
+                                       .run = run,
+                                       .fini = close_tables,
+                                       .on_returned = on_returned};
+    int rv = sl_threads_create(env->loop, &config, &store->readers);
+    config.max = WRITERS;
+    config.queue_max = WRITES_MAX;
+    rv = rv != 0 ? rv : sl_threads_create(env->loop, &config, &store->writers);
+    if (rv != 0 || store->path == NULL || store->vec_path == NULL) {
         free_store(store);
         return NULL;
     }

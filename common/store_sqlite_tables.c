@@ -16,24 +16,17 @@
  * length than those in the file (refused: the embedding model was changed), vectors that are not
  * finite or zero, which have no direction (refused), a file that some other program made (refused).
  */
-#include "common/store_sqlite_tables.h"
 
-#include "common/clock.h"
 #include "common/fts_query.h"
-#include "common/sqlite.h"
+#include "common/store_sqlite_internal.h"
 
 #include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { SCHEMA_VERSION = 1, BUSY_MS = 5000, TRANSACTION_MS = 25, DELETE_ROWS = 64 };
+enum { SCHEMA_VERSION = 1, BUSY_MS = 5000 };
 enum { KNN_MAX = 4096, SQL_MAX = 16384 }; /* sqlite-vec's own limit on k. */
-
-struct sl_tables {
-    struct sl_sqlite *db;
-    uint32_t dim; /* Of the vectors in the file; 0: none yet. Never changes once set. */
-};
 
 static const char schema[] =
     "CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;"
@@ -58,15 +51,6 @@ static const char schema[] =
     " INSERT INTO chunks_fts(rowid, scope, text) VALUES(new.id, new.scope, new.text); END;"
     "PRAGMA user_version = 1;";
 
-/* With two gaps for the number of dimensions. chunk_size is the number of vectors that a partition
- * makes room for at a time: the default of 1024 would cost a small tenant 1.5 MB. */
-#define VECTOR_SCHEMA                                                                              \
-    "CREATE VIRTUAL TABLE chunks_vec USING vec0(scope INTEGER PARTITION KEY,"                      \
-    " embedding FLOAT[%u] DISTANCE_METRIC=cosine, chunk_size=256);"                                \
-    "CREATE TRIGGER chunks_vec_removed AFTER DELETE ON chunks BEGIN"                               \
-    " DELETE FROM chunks_vec WHERE rowid = old.id; END;"                                           \
-    "INSERT INTO meta(key, value) VALUES('dim', %u);"
-
 #define HIT "SELECT c.doc_id, c.chunk_id, c.chunk_index, c.text, c.metadata, c.version, "
 /* Metadata values compare as text: "2024" is found where the document says 2024. Through json_each,
  * since a key may hold quotes and dots that mean something in a JSON path. */
@@ -78,7 +62,7 @@ enum { FIRST_FILTER_PARAMETER = 4 };
 
 /* --- small statements --- */
 
-static int failed(struct sl_tables *tables, int rv, char *why, size_t why_size)
+int tables_failed(struct sl_tables *tables, int rv, char *why, size_t why_size)
 {
     const char *text =
         rv == -SL_ECANCELLED || rv == -SL_ENOMEM ? sl_error_text(rv) : sl_sqlite_error(tables->db);
@@ -86,8 +70,7 @@ static int failed(struct sl_tables *tables, int rv, char *why, size_t why_size)
     return rv;
 }
 
-/* The first column of the first row as a number; untouched when there is no row. */
-static int query_int(struct sl_tables *tables, const char *sql, const struct sl_span *params,
+int tables_query_int(struct sl_tables *tables, const char *sql, const struct sl_span *params,
                      size_t count, int64_t *ret)
 {
     struct sl_sqlite_stmt *stmt = NULL;
@@ -107,42 +90,28 @@ static int query_int(struct sl_tables *tables, const char *sql, const struct sl_
     return rv;
 }
 
-static int find_scope(struct sl_tables *tables, struct sl_span tenant, struct sl_span collection,
+int tables_find_scope(struct sl_tables *tables, struct sl_span tenant, struct sl_span collection,
                       int64_t *ret)
 {
     const struct sl_span params[] = {tenant, collection};
     *ret = 0;
-    return query_int(tables, "SELECT id FROM scopes WHERE tenant = ?1 AND collection = ?2", params,
-                     2, ret);
+    return tables_query_int(tables, "SELECT id FROM scopes WHERE tenant = ?1 AND collection = ?2",
+                            params, 2, ret);
 }
 
-static int make_scope(struct sl_tables *tables, struct sl_span tenant, struct sl_span collection,
-                      int64_t *ret)
-{
-    const struct sl_span params[] = {tenant, collection};
-    int64_t unused = 0;
-    int rv = find_scope(tables, tenant, collection, ret);
-    if (rv != 0 || *ret != 0) {
-        return rv;
-    }
-    rv = query_int(tables, "INSERT OR IGNORE INTO scopes(tenant, collection) VALUES(?1, ?2)",
-                   params, 2, &unused);
-    return rv != 0 ? rv : find_scope(tables, tenant, collection, ret);
-}
-
-static int find_dim(struct sl_tables *tables)
+int tables_find_dim(struct sl_tables *tables)
 {
     int64_t dim = 0;
-    int rv = tables->dim != 0
-                 ? 0
-                 : query_int(tables, "SELECT value FROM meta WHERE key = 'dim'", NULL, 0, &dim);
+    int rv = tables->dim != 0 ? 0
+                              : tables_query_int(tables, "SELECT value FROM meta WHERE key = 'dim'",
+                                                 NULL, 0, &dim);
     if (dim != 0) {
         tables->dim = (uint32_t)dim;
     }
     return rv;
 }
 
-static void roll_back(struct sl_tables *tables)
+void tables_roll_back(struct sl_tables *tables)
 {
     if (sl_sqlite_in_transaction(tables->db)) {
         (void)!sl_sqlite_exec(tables->db, "ROLLBACK"); /* It ends with the connection at last. */
@@ -156,8 +125,9 @@ static int create_schema(struct sl_tables *tables, char *why, size_t why_size)
     int64_t version = 0;
     int64_t others = 0;
     int rv = sl_sqlite_exec(tables->db, "BEGIN IMMEDIATE");
-    rv = rv != 0 ? rv : query_int(tables, "PRAGMA user_version", NULL, 0, &version);
-    rv = rv != 0 ? rv : query_int(tables, "SELECT count(*) FROM sqlite_master", NULL, 0, &others);
+    rv = rv != 0 ? rv : tables_query_int(tables, "PRAGMA user_version", NULL, 0, &version);
+    rv = rv != 0 ? rv
+                 : tables_query_int(tables, "SELECT count(*) FROM sqlite_master", NULL, 0, &others);
     if (rv == 0 && version == 0 && others > 0) {
         snprintf(why, why_size, "the file is a SQLite database of another program");
         rv = -SL_EIO;
@@ -166,18 +136,18 @@ static int create_schema(struct sl_tables *tables, char *why, size_t why_size)
             rv = sl_sqlite_exec(tables->db, schema);
         }
         rv = rv != 0 ? rv : sl_sqlite_exec(tables->db, "COMMIT");
-        rv = rv != 0 ? failed(tables, rv, why, why_size) : 0;
+        rv = rv != 0 ? tables_failed(tables, rv, why, why_size) : 0;
     }
-    roll_back(tables);
+    tables_roll_back(tables);
     return rv;
 }
 
 static int open_schema(struct sl_tables *tables, char *why, size_t why_size)
 {
     int64_t version = 0;
-    int rv = query_int(tables, "PRAGMA user_version", NULL, 0, &version);
+    int rv = tables_query_int(tables, "PRAGMA user_version", NULL, 0, &version);
     if (rv != 0) {
-        return failed(tables, rv, why, why_size);
+        return tables_failed(tables, rv, why, why_size);
     }
     if (version > SCHEMA_VERSION) {
         snprintf(why, why_size, "the file has schema %lld, this program knows %d",
@@ -228,13 +198,12 @@ void sl_tables_set_stop(struct sl_tables *tables, bool (*stop)(void *ctx), void 
 
 /* --- vectors --- */
 
-static struct sl_span bytes_of(const float *vector, size_t dim)
+struct sl_span tables_vector_bytes(const float *vector, size_t dim)
 {
     return (struct sl_span){(const char *)vector, dim * sizeof(*vector)};
 }
 
-/* Whether a cosine can be computed with it, in floats as sqlite-vec does. */
-static bool has_direction(const float *vector, size_t dim)
+bool tables_has_direction(const float *vector, size_t dim)
 {
     float sum = 0;
     for (size_t i = 0; i < dim; i++) {
@@ -243,7 +212,7 @@ static bool has_direction(const float *vector, size_t dim)
     return isfinite(sum) && sum >= FLT_MIN;
 }
 
-static int check_dim(const struct sl_tables *tables, size_t dim, char *why, size_t why_size)
+int tables_check_dim(const struct sl_tables *tables, size_t dim, char *why, size_t why_size)
 {
     if (dim == tables->dim) {
         return 0;
@@ -361,23 +330,24 @@ static int search_vector(struct sl_tables *tables, const struct sl_store_search 
                          int64_t scope, struct sl_arena *arena, struct sl_hit **hits, size_t *len,
                          char *why, size_t why_size)
 {
-    int rv = find_dim(tables);
+    int rv = tables_find_dim(tables);
     if (rv != 0) {
-        return failed(tables, rv, why, why_size);
+        return tables_failed(tables, rv, why, why_size);
     }
     if (tables->dim == 0) {
         return 0;
     }
-    rv = check_dim(tables, search->dim, why, why_size);
+    rv = tables_check_dim(tables, search->dim, why, why_size);
     if (rv != 0) {
         return rv;
     }
-    if (!has_direction(search->vector, search->dim)) {
+    if (!tables_has_direction(search->vector, search->dim)) {
         snprintf(why, why_size, "the query's vector is zero or not finite");
         return -SL_EINVAL;
     }
-    rv = run_search(tables, search, scope, bytes_of(search->vector, search->dim), arena, hits, len);
-    return rv != 0 ? failed(tables, rv, why, why_size) : 0;
+    rv = run_search(tables, search, scope, tables_vector_bytes(search->vector, search->dim), arena,
+                    hits, len);
+    return rv != 0 ? tables_failed(tables, rv, why, why_size) : 0;
 }
 
 static int search_keyword(struct sl_tables *tables, const struct sl_store_search *search,
@@ -394,7 +364,7 @@ static int search_keyword(struct sl_tables *tables, const struct sl_store_search
         rv = run_search(tables, search, scope, sl_buf_span(&query), arena, hits, len);
     }
     sl_buf_fini(&query);
-    return rv != 0 ? failed(tables, rv, why, why_size) : 0;
+    return rv != 0 ? tables_failed(tables, rv, why, why_size) : 0;
 }
 
 int sl_tables_search(struct sl_tables *tables, const struct sl_store_search *search,
@@ -404,9 +374,9 @@ int sl_tables_search(struct sl_tables *tables, const struct sl_store_search *sea
     int64_t scope = 0;
     *hits = NULL;
     *len = 0;
-    int rv = find_scope(tables, search->scope.tenant, search->scope.collection, &scope);
+    int rv = tables_find_scope(tables, search->scope.tenant, search->scope.collection, &scope);
     if (rv != 0) {
-        return failed(tables, rv, why, why_size);
+        return tables_failed(tables, rv, why, why_size);
     }
     if (scope == 0 || search->top_k == 0) {
         return 0;
@@ -414,175 +384,4 @@ int sl_tables_search(struct sl_tables *tables, const struct sl_store_search *sea
     return search->vector != NULL
                ? search_vector(tables, search, scope, arena, hits, len, why, why_size)
                : search_keyword(tables, search, scope, arena, hits, len, why, why_size);
-}
-
-/* --- writing --- */
-
-struct upsert {
-    const struct sl_batch *batch;
-    int64_t scope;
-    struct sl_sqlite_stmt *chunk, *change_vector, *add_vector;
-};
-
-static int create_vectors(struct sl_tables *tables, uint32_t dim)
-{
-    char sql[sizeof(VECTOR_SCHEMA) + 32];
-    snprintf(sql, sizeof(sql), VECTOR_SCHEMA, dim, dim);
-    int rv = sl_sqlite_exec(tables->db, "BEGIN IMMEDIATE");
-    rv = rv != 0 ? rv : find_dim(tables); /* Another process may have been first. */
-    if (rv == 0 && tables->dim == 0) {
-        rv = sl_sqlite_exec(tables->db, sql);
-    }
-    rv = rv != 0 ? rv : sl_sqlite_exec(tables->db, "COMMIT");
-    return rv != 0 ? rv : find_dim(tables);
-}
-
-static int prepare_vectors(struct sl_tables *tables, const struct sl_batch *batch, char *why,
-                           size_t why_size)
-{
-    for (size_t i = 0; i < batch->len; i++) {
-        if (!has_direction(batch->vectors + i * batch->dim, batch->dim)) {
-            snprintf(why, why_size, "the vector of chunk %zu is zero or not finite",
-                     batch->first + i);
-            return -SL_EINVAL;
-        }
-    }
-    int rv = find_dim(tables);
-    if (rv == 0 && tables->dim == 0) {
-        rv = create_vectors(tables, batch->dim);
-    }
-    if (rv != 0) {
-        return failed(tables, rv, why, why_size);
-    }
-    return check_dim(tables, batch->dim, why, why_size);
-}
-
-static int prepare_statements(struct sl_tables *tables, struct upsert *u)
-{
-    const struct sl_batch *batch = u->batch;
-    int rv = sl_sqlite_prepare(
-        tables->db,
-        SL_SPAN("INSERT INTO chunks(scope, doc_id, version, chunk_index, text, metadata)"
-                " VALUES(?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT(scope, doc_id, version, chunk_index)"
-                " DO UPDATE SET text = excluded.text, metadata = excluded.metadata RETURNING id"),
-        &u->chunk);
-    if (rv == 0 && batch->vectors != NULL) {
-        rv = sl_sqlite_prepare(tables->db,
-                               SL_SPAN("UPDATE chunks_vec SET embedding = ?2 WHERE rowid = ?1"),
-                               &u->change_vector);
-    }
-    if (rv == 0 && batch->vectors != NULL) {
-        rv = sl_sqlite_prepare(
-            tables->db,
-            SL_SPAN("INSERT INTO chunks_vec(rowid, embedding, scope) VALUES(?1, ?2, ?3)"),
-            &u->add_vector);
-    }
-    if (rv == 0) {
-        sl_sqlite_bind_int(u->chunk, 1, u->scope);
-        sl_sqlite_bind_text(u->chunk, 2, batch->doc_id);
-        sl_sqlite_bind_int(u->chunk, 3, batch->version);
-        sl_sqlite_bind_text(u->chunk, 6, batch->metadata.len > 0 ? batch->metadata : SL_SPAN("{}"));
-    }
-    return rv;
-}
-
-/* Runs to its end; the id that it returns, where it returns one. */
-static int run_to_end(struct sl_sqlite_stmt *stmt, int64_t *id)
-{
-    bool row = true;
-    int rv = 0;
-    while (rv == 0 && row) {
-        rv = sl_sqlite_step(stmt, &row);
-        if (row && id != NULL) {
-            *id = sl_sqlite_int(stmt, 0);
-        }
-    }
-    sl_sqlite_reset(stmt);
-    return rv;
-}
-
-static int write_vector(struct sl_tables *tables, struct upsert *u, size_t i, int64_t id)
-{
-    struct sl_span bytes = bytes_of(u->batch->vectors + i * u->batch->dim, u->batch->dim);
-    sl_sqlite_bind_int(u->change_vector, 1, id);
-    sl_sqlite_bind_blob(u->change_vector, 2, bytes);
-    int rv = run_to_end(u->change_vector, NULL);
-    if (rv != 0 || sl_sqlite_changes(tables->db) > 0) {
-        return rv;
-    }
-    sl_sqlite_bind_int(u->add_vector, 1, id);
-    sl_sqlite_bind_blob(u->add_vector, 2, bytes);
-    sl_sqlite_bind_int(u->add_vector, 3, u->scope);
-    return run_to_end(u->add_vector, NULL);
-}
-
-static int write_chunk(struct sl_tables *tables, struct upsert *u, size_t i)
-{
-    int64_t id = 0;
-    sl_sqlite_bind_int(u->chunk, 4, (int64_t)u->batch->first + (int64_t)i);
-    sl_sqlite_bind_text(u->chunk, 5, u->batch->texts[i]);
-    int rv = run_to_end(u->chunk, &id);
-    return rv != 0 || u->batch->vectors == NULL ? rv : write_vector(tables, u, i, id);
-}
-
-/* One transaction, from *at on. */
-static int write_some(struct sl_tables *tables, struct upsert *u, size_t *at)
-{
-    int rv = sl_sqlite_exec(tables->db, "BEGIN IMMEDIATE");
-    uint64_t began_ms = sl_clock_now_ms();
-    while (rv == 0 && *at < u->batch->len && sl_clock_now_ms() - began_ms < TRANSACTION_MS) {
-        rv = write_chunk(tables, u, (*at)++);
-    }
-    return rv != 0 ? rv : sl_sqlite_exec(tables->db, "COMMIT");
-}
-
-int sl_tables_upsert(struct sl_tables *tables, const struct sl_batch *batch, char *why,
-                     size_t why_size)
-{
-    struct upsert u = {.batch = batch};
-    size_t at = 0;
-    int rv = batch->vectors != NULL ? prepare_vectors(tables, batch, why, why_size) : 0;
-    if (rv != 0) {
-        roll_back(tables);
-        return rv;
-    }
-    rv = make_scope(tables, batch->tenant, batch->collection, &u.scope);
-    rv = rv != 0 ? rv : prepare_statements(tables, &u);
-    while (rv == 0 && at < batch->len) {
-        rv = write_some(tables, &u, &at);
-    }
-    rv =
-        rv != 0 ? failed(tables, rv, why, why_size) : 0; /* Before another call changes the text. */
-    sl_sqlite_finalize(u.chunk);
-    sl_sqlite_finalize(u.change_vector);
-    sl_sqlite_finalize(u.add_vector);
-    roll_back(tables);
-    return rv;
-}
-
-int sl_tables_delete_below(struct sl_tables *tables, const struct sl_batch *document,
-                           int64_t version, char *why, size_t why_size)
-{
-    struct sl_sqlite_stmt *stmt = NULL;
-    int64_t scope = 0;
-    int rv = find_scope(tables, document->tenant, document->collection, &scope);
-    if (rv == 0 && scope != 0) {
-        rv = sl_sqlite_prepare(
-            tables->db,
-            SL_SPAN("DELETE FROM chunks WHERE id IN (SELECT id FROM chunks"
-                    " WHERE scope = ?1 AND doc_id = ?2 AND version < ?3 LIMIT ?4)"),
-            &stmt);
-    }
-    if (rv == 0 && scope != 0) {
-        sl_sqlite_bind_int(stmt, 1, scope);
-        sl_sqlite_bind_text(stmt, 2, document->doc_id);
-        sl_sqlite_bind_int(stmt, 3, version);
-        sl_sqlite_bind_int(stmt, 4, DELETE_ROWS);
-        do {
-            rv = run_to_end(stmt, NULL);
-        } while (rv == 0 && sl_sqlite_changes(tables->db) == DELETE_ROWS);
-    }
-    rv = rv != 0 ? failed(tables, rv, why, why_size) : 0;
-    sl_sqlite_finalize(stmt);
-    return rv;
 }
