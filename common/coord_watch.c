@@ -138,9 +138,11 @@ void coord_on_beaten(struct sl_coord *coord, int err, const struct redisReply *r
         }
     }
     coord->look_count = 0;
+    if (err == -SL_EUPSTREAM || err == -SL_EPROTO) {
+        coord_set_ready(coord, false, "Redis answers errors; the log has them");
+    }
     if (err != 0) {
-        coord_set_ready(coord, false, sl_error_text(err));
-        return;
+        return; /* A link that went down says so itself. */
     }
     coord_set_ready(coord, true, NULL);
     if (count == COORD_WATCH_MAX && coord->linked && !coord->beat.out) {
