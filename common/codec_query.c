@@ -215,10 +215,13 @@ static void read_vector(struct sl_decoder *decoder, const struct sl_field *field
     FIELD("filter", filter, read_filter, 0, 0)
 /* clang-format on */
 
-/* JSON jobs: "v" would be an unknown field. */
+/* Jobs; in JSON "v" and "extra", which is the gateway's, are unknown fields. */
 static const struct sl_field caller_fields[] = {CALLER_FIELDS};
-static const struct sl_field caller_msgpack_fields[] = {CALLER_FIELDS,
-                                                        {.name = "v", .read = sl_read_pass}};
+static const struct sl_field caller_msgpack_fields[] = {
+    CALLER_FIELDS,
+    {.name = "v", .read = sl_read_pass},
+    FIELD("extra", extra, sl_read_text, 0, EXTRA_MAX),
+};
 static const struct sl_field stage_fields[] = {
     CALLER_FIELDS,
     {.name = "v", .read = sl_read_pass},

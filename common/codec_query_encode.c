@@ -154,18 +154,22 @@ static size_t count_optional(const struct sl_query *query)
 
 void sl_query_encode(const struct sl_query *query, struct sl_buf *out)
 {
-    enum { FIXED = 1 + 9 + 5 }; /* "v", the caller's, the pipeline's. */
+    enum { CALLERS = 1 + 9, PIPELINES = 5 }; /* With "v". */
+    bool begun = query->accepted_ms > 0;     /* Else it is a job that nobody has taken yet. */
     struct sl_sink sink;
     sl_sink_init(&sink, out, false);
-    sl_sink_map(&sink, FIXED + count_optional(query) + query->unknown_pairs);
+    sl_sink_map(&sink,
+                CALLERS + (begun ? (size_t)PIPELINES : 0) + count_optional(query) + query->unknown_pairs);
     sl_sink_int_at(&sink, "v", SL_MESSAGE_MAJOR);
     put_caller(&sink, query);
-    sl_sink_key(&sink, "json");
-    sl_sink_bool(&sink, query->json);
-    sl_sink_int_at(&sink, "accepted", query->accepted_ms);
-    sl_sink_int_at(&sink, "degraded", query->degraded);
-    sl_sink_int_at(&sink, "retrieved", query->retrieved_ms);
-    put_stages(&sink, query);
+    if (begun) {
+        sl_sink_key(&sink, "json");
+        sl_sink_bool(&sink, query->json);
+        sl_sink_int_at(&sink, "accepted", query->accepted_ms);
+        sl_sink_int_at(&sink, "degraded", query->degraded);
+        sl_sink_int_at(&sink, "retrieved", query->retrieved_ms);
+        put_stages(&sink, query);
+    }
     put_optional(&sink, query);
     sl_sink_map_end(&sink);
     sl_buf_append_span(out, query->unknown);
