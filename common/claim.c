@@ -154,6 +154,23 @@ int sl_claim_end(struct sl_coord *coord, struct sl_span id, const char *stage, u
     return 0;
 }
 
+int sl_claim_stream(struct sl_coord *coord, const struct sl_admission *admission,
+                    void (*cb)(void *ctx, int err), void *ctx)
+{
+    struct sl_op *op;
+    int err = new_op(coord, admission->id, admission->stage, (struct sl_span){0}, &op);
+    if (err != 0) {
+        return err;
+    }
+    op->bulk = admission->bulk;
+    op->fence = admission->fence;
+    op->attempt = admission->attempt;
+    op->cb = cb;
+    op->ctx = ctx;
+    coord_op_queue(coord, op, OP_STREAM, TRY_MS);
+    return 0;
+}
+
 void sl_claim_ended(struct sl_coord *coord, struct sl_span id)
 {
     struct sl_op *op;

@@ -21,6 +21,8 @@ enum sl_verdict {
     SL_VERDICT_CANCELLED, /* The claim is ours, to write the ending. */
     SL_VERDICT_EXPIRED,   /* Likewise. */
     SL_VERDICT_WORN_OUT,  /* Likewise: its owners died too often (three attempts). */
+    SL_VERDICT_STREAMED,  /* Its owner died after sl_claim_stream. The claim is ours, to end the
+                           * query  or, where its caller wishes, to begin it again. */
 };
 
 enum { SL_ADMIT_PERMITS = 2 };
@@ -84,6 +86,12 @@ void sl_admit_withdraw(struct sl_coord *coord, struct sl_admission *admission);
  */
 void sl_claim_done(struct sl_coord *coord, struct sl_admission *admission,
                    void (*cb)(void *ctx, int err), void *ctx);
+/* Something of the work is about to be shown: from now on nobody begins it again unasked. cb: 0, or
+ * -SL_ELOST when the claim is no longer ours, -SL_ECONN when Redis was away for 60 s. The claim
+ * stays granted. Returns -SL_ENOMEM, or -SL_EAGAIN when 10,000 such requests wait: then cb does not
+ * come. */
+int sl_claim_stream(struct sl_coord *coord, const struct sl_admission *admission,
+                    void (*cb)(void *ctx, int err), void *ctx) SL_CHECKED;
 /* Gives the claim back undone, so that whoever reads the record next runs it (drain, VERSION). */
 void sl_claim_give_back(struct sl_coord *coord, struct sl_admission *admission);
 

@@ -171,7 +171,9 @@ static void refuse_key(struct sl_decoder *decoder, const struct sl_value *key)
         return;
     }
     copy_text(name, sizeof(name), key->text);
-    if (decoder->err == 0) {
+    if (*name == 0) {
+        sl_decoder_refuse(decoder, "", "has a field without a name");
+    } else if (decoder->err == 0) {
         sl_decoder_refuse(decoder, name, "is not a known field");
         if (*decoder->path == 0) { /* A name of theirs may hold a dot or a bracket. */
             copy_text(decoder->fault->param, sizeof(decoder->fault->param), key->text);

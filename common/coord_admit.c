@@ -21,7 +21,7 @@
 
 #include <assert.h>
 
-enum answer { ANSWER_WAIT = SL_VERDICT_WORN_OUT + 1 }; /* Before it, the verdicts. */
+enum answer { ANSWER_WAIT = SL_VERDICT_STREAMED + 1 }; /* Before it, the verdicts. */
 
 static struct sl_admission *job_of(struct sl_ticket *ticket)
 {
@@ -253,7 +253,7 @@ static void keep_waiting(struct sl_coord *coord, struct sl_ticket *ticket, long 
 static bool is_claimed(long long code)
 {
     return code == SL_VERDICT_GRANTED || code == SL_VERDICT_CANCELLED ||
-           code == SL_VERDICT_EXPIRED || code == SL_VERDICT_WORN_OUT;
+           code == SL_VERDICT_EXPIRED || code == SL_VERDICT_WORN_OUT || code == SL_VERDICT_STREAMED;
 }
 
 /* The permits whose bits are set go back; with ~0, all that were asked for. */
@@ -271,7 +271,7 @@ static void release_slot(struct sl_coord *coord, const struct coord_slot *slot, 
 static void clean_up(struct sl_coord *coord, const struct coord_slot *slot, long long code,
                      const struct redisReply *answer)
 {
-    if (code == SL_VERDICT_GRANTED) {
+    if (is_claimed(code)) {
         release_slot(coord, slot, (unsigned)sl_reply_int(sl_reply_at(answer, 3)));
     }
     if (slot->op != NULL && is_claimed(code)) {
@@ -310,7 +310,7 @@ static void claimed(struct sl_coord *coord, struct sl_admission *admission,
         admission->dead_owner[0] = '\0';
     }
     sl_list_push(&coord->granted, &admission->node);
-    if (code == SL_VERDICT_GRANTED) {
+    if (is_claimed(code)) {
         grant_permits(coord, admission, slot, (unsigned)sl_reply_int(sl_reply_at(answer, 3)));
     }
 }

@@ -43,6 +43,7 @@ enum op_type {
     OP_RELEASE,
     OP_COOL,
     OP_DONE,
+    OP_STREAM,
     OP_GIVE_BACK,
     OP_END,
     OP_ENDED,

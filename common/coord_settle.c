@@ -99,11 +99,14 @@ static void put_op(struct sl_coord *coord, const struct sl_op *op)
         coord_args_int(coord, left_ms(op));
         break;
     case OP_DONE:
+    case OP_STREAM:
     case OP_GIVE_BACK:
-        coord_args_text(coord, op->type == OP_DONE ? "done" : "give_back");
+        coord_args_text(coord, op->type == OP_DONE     ? "done"
+                               : op->type == OP_STREAM ? "stream"
+                                                       : "give_back");
         coord_args_work(coord, op);
         coord_args_int(coord, op->fence);
-        if (op->type == OP_DONE) {
+        if (op->type != OP_GIVE_BACK) {
             coord_args_int(coord, op->attempt);
         }
         break;

@@ -23,6 +23,7 @@
 enum { QUERY_ARENA_MAX = 64 << 20, BULK_ARENA_MAX = 192 << 20 };
 
 static void on_verdict(struct sl_admission *admission, enum sl_verdict verdict);
+static void leave_running(struct sl_job *job);
 static void on_retry(struct sl_admission *admission);
 static void on_cancelled(struct sl_admission *admission);
 static void on_claim_lost(struct sl_admission *admission);
@@ -217,7 +218,7 @@ static void on_deadline(struct sl_timer *timer)
     settle_query(job, &result);
 }
 
-static void run(struct sl_job *job)
+static void begin_running(struct sl_job *job)
 {
     struct sl_worker *worker = job->worker;
     job_set_state(job, JOB_RUNNING);
@@ -227,10 +228,15 @@ static void run(struct sl_job *job)
         sl_timer_start(worker->loop, &job->deadline, (uint64_t)sl_job_remaining_ms(job),
                        on_deadline);
     }
+}
+
+static void run(struct sl_job *job)
+{
+    begin_running(job);
     if (job->fault_err != 0) {
         sl_job_fail(job, SL_QERR_BAD_REQUEST, job->fault.message);
     } else {
-        worker->stage->start(job);
+        job->worker->stage->start(job);
     }
 }
 
@@ -242,6 +248,22 @@ static void end_before_running(struct sl_job *job, enum sl_outcome outcome,
     result.code = code;
     result.message = sl_span_of(message);
     settle_query(job, &result);
+}
+
+/* The worker that was sending the answer is dead. Nothing is paid for twice unasked. */
+static void on_streamed(struct sl_job *job)
+{
+    struct sl_event restart = {.type = SL_EVENT_RESTART};
+    if (job->query->on_worker_lost == SL_WORKER_LOST_RESTART) {
+        begin_running(job);
+        if (sl_job_emit(job, &restart) == 0) {
+            job->worker->stage->start(job);
+            return;
+        }
+        leave_running(job);
+    }
+    end_before_running(job, SL_FAILED, SL_QERR_WORKER_LOST,
+                       "the worker that was sending the answer was lost");
 }
 
 static void on_verdict(struct sl_admission *admission, enum sl_verdict verdict)
@@ -270,6 +292,9 @@ static void on_verdict(struct sl_admission *admission, enum sl_verdict verdict)
     case SL_VERDICT_EXPIRED:
         end_before_running(job, SL_EXPIRED, SL_QERR_TIMEOUT,
                            "the deadline passed before this stage could begin");
+        break;
+    case SL_VERDICT_STREAMED:
+        on_streamed(job);
         break;
     case SL_VERDICT_WORN_OUT:
         end_before_running(job, SL_FAILED, SL_QERR_WORKER_LOST,
@@ -332,6 +357,37 @@ void job_stop(struct sl_job *job)
         job->worker->stage->cancel(job);
     }
     leave_running(job);
+}
+
+static void on_stream_marked(void *ctx, int err)
+{
+    struct sl_job *job = ctx;
+    struct sl_result failed = {.outcome = SL_FAILED,
+                               .code = SL_QERR_INTERNAL,
+                               .message = SL_SPAN("Redis was away when the answer began")};
+    job->unacked--;
+    if (job->state != JOB_RUNNING) {
+        job_maybe_restart(job);
+        settle_continue(job);
+    } else if (err == 0) {
+        job->on_streaming(job);
+    } else if (err == -SL_ELOST) {
+        on_claim_lost(&job->admission);
+    } else {
+        job_stop(job);
+        settle_query(job, &failed);
+    }
+}
+
+int sl_job_stream(struct sl_job *job, void (*ready)(struct sl_job *job))
+{
+    assert(job->state == JOB_RUNNING);
+    int rv = sl_claim_stream(job->worker->coord, &job->admission, on_stream_marked, job);
+    if (rv == 0) {
+        job->on_streaming = ready;
+        job->unacked++;
+    }
+    return rv;
 }
 
 /* Once nothing of the old attempt is in flight, the job asks for admission like one that just came.

@@ -40,6 +40,10 @@ void sl_job_count_attempts(struct sl_job *job, uint32_t calls);
 
 /* --- Sending while running --- */
 
+/* Something is about to be sent of work that costs: ready comes when the claim says so, so that
+ * nobody begins it again silently should this worker die. Once a job, before the first delta. Not 0
+ * (-SL_ENOMEM, -SL_EAGAIN): ready does not come. */
+int sl_job_stream(struct sl_job *job, void (*ready)(struct sl_job *job)) SL_CHECKED;
 /* An event of the query's stream; type, text, query are the caller's, the rest is filled in. 0;
  * -SL_EAGAIN: stop reading the upstream until on_room (job state is kept), the event was not taken.
  * No reply topic: nothing is sent. Deliveries are watched: one that fails, fails the attempt. */

@@ -447,6 +447,7 @@ void sl_consumer_destroy(struct sl_consumer *consumer)
     sl_task_cancel(&consumer->scan);
     sl_task_cancel(&consumer->store);
     sl_task_cancel(&consumer->left);
+    consumer->config.on_partition = NULL; /* No callback comes from here. */
     sl_kafka_assignment_clear(&consumer->assignment);
     sl_kafka_assignment_fini(&consumer->assignment);
     if (consumer->queue != NULL) {

@@ -260,6 +260,7 @@ static void note_time(struct sl_job *job)
     struct sl_worker *worker = job->worker;
     uint64_t now = sl_clock_now_us();
     if (job->granted_us != 0) {
+        job->time.reached = true;
         job->time.work_ms = (uint32_t)((now - job->granted_us) / 1000);
         sl_histogram_observe(worker->parts[0], (double)job->time.queue_ms / 1000);
         sl_histogram_observe(worker->parts[1], (double)(job->granted_us - job->taken_us) / 1e6);

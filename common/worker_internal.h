@@ -72,6 +72,7 @@ struct sl_job {
     uint32_t unacked; /* Deltas and bulk records that the broker has not acknowledged. */
     int delivery_err; /* The first that failed. */
     void (*on_room)(struct sl_job *job);
+    void (*on_streaming)(struct sl_job *job);
     struct sl_result partial;
 
     enum settle_step step;

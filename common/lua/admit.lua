@@ -9,7 +9,7 @@
 --             serial
 -- Answer   after the prelude's, for each item an array that begins with a code:
 --          GRANTED, fence, attempt, granted permits as bits (first: 1); likewise CANCELLED, EXPIRED and
---             WORN_OUT, without permits
+--             WORN_OUT, without permits, and STREAMED, with those that were free
 --          WAIT, ms until asking again can help
 --          PARKED, owner that holds it, that owner's heartbeat
 --          DONE and ENDED alone; ENDING, the ending's bytes
@@ -17,7 +17,8 @@
 -- Why in one script: what a job may do depends on its ending, its cancellation, its claim and the
 -- permits together, and the answer must not be out of date when the next question is asked.
 
-local GRANTED, PARKED, DONE, ENDED, ENDING, CANCELLED, EXPIRED, WORN_OUT, WAIT = 0, 1, 2, 3, 4, 5, 6, 7, 8
+local GRANTED, PARKED, DONE, ENDED, ENDING, CANCELLED, EXPIRED, WORN_OUT = 0, 1, 2, 3, 4, 5, 6, 7
+local STREAMED, WAIT = 8, 9
 local MAX_ATTEMPTS = 3
 
 local limits = {}
@@ -96,9 +97,9 @@ local function park(key, owner)
   return {PARKED, owner, heartbeat_of(owner)}
 end
 
-local function claim(job, key, attempt)
+local function claim(job, key, attempt, streamed)
   last_fence = math.max(last_fence + 1, now_us)
-  redis.call('HSET', key, job.stage, claim_text('s', attempt, last_fence))
+  redis.call('HSET', key, job.stage, claim_text(streamed and 't' or 's', attempt, last_fence))
   if job.kind == 'bulk' then
     keep(key, 2 * ttl)
   else
@@ -108,14 +109,17 @@ local function claim(job, key, attempt)
   return last_fence
 end
 
-local function verdict_of(job, cancelled, attempt)
+local function verdict_of(job, cancelled, attempt, streamed)
   if cancelled then
     return CANCELLED
   end
   if job.deadline > 0 and now >= job.deadline then
     return EXPIRED
   end
-  return attempt > MAX_ATTEMPTS and WORN_OUT or GRANTED
+  if attempt > MAX_ATTEMPTS then
+    return WORN_OUT
+  end
+  return streamed and STREAMED or GRANTED
 end
 
 -- The permits that are free; none of several wanted: nil and how long to wait.
@@ -154,32 +158,35 @@ local function admit_job()
     redis.call('HSET', key, '.end_owner', me)
     return {ENDING, redis.call('HGET', key, '.end')}
   end
-  local attempt = 1
+  local attempt, streamed = 1, false
   if job.claims then
     local state, owner, attempts = read_claim(h[1])
     attempt = attempts or 1
     if state == 'd' then
       return {DONE}
     end
-    if state == 's' and owner ~= me then
+    if is_running(state) and owner ~= me then
       if not is_dead(owner, observed_dead) then
         return park(key, owner)
       end
       attempt = attempt + 1
     end
+    streamed = state == 't' or state == 'g'
   end
-  local verdict = verdict_of(job, h[2], attempt)
+  local verdict = verdict_of(job, h[2], attempt, streamed)
   if job.claims and quarantine > 0 then
     return {WAIT, quarantine}
   end
   local bits, wait = 0, 0
-  if verdict == GRANTED then
+  if verdict == GRANTED or verdict == STREAMED then
     bits, wait = take_wanted(wants)
-    if not bits then
+    if not bits and verdict == STREAMED then
+      bits = 0
+    elseif not bits then
       return {WAIT, wait}
     end
   end
-  return {verdict, job.claims and claim(job, key, attempt) or 0, attempt, bits}
+  return {verdict, job.claims and claim(job, key, attempt, streamed) or 0, attempt, bits}
 end
 
 local answer = {now, quarantine}

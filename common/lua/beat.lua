@@ -17,7 +17,7 @@ local function who_holds(kind, id, stage)
     return not h[3] and h[2] or nil
   end
   local state, owner = read_claim(h[1])
-  return state == 's' and owner or nil
+  return is_running(state) and owner or nil
 end
 
 local answer = {now, quarantine}

@@ -53,13 +53,19 @@ local function keep(key, ms)
   end
 end
 
--- A claim as text: state (s started, d done, f given back), owner, attempt, fence.
+-- A claim as text: state (s started, t streaming: something of it was shown, d done, f given back, g
+-- given back after streaming), owner, attempt, fence.
 local function read_claim(text)
   if not text then
     return nil
   end
   local state, owner, attempt, fence = string.match(text, '^(%a) (%S+) (%d+) (%d+)$')
   return state, owner, tonumber(attempt), tonumber(fence)
+end
+
+-- Somebody is at work on it.
+local function is_running(state)
+  return state == 's' or state == 't'
 end
 
 local function claim_text(state, attempt, fence)
@@ -70,7 +76,7 @@ end
 -- which the highest fence wins.
 local function is_ours(text, fence)
   local state, owner, _, stored = read_claim(text)
-  if owner == me and state ~= 'f' then
+  if owner == me and state ~= 'f' and state ~= 'g' then
     return true
   end
   return quarantine > 0 and (not state or (state ~= 'd' and stored < fence))

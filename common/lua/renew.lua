@@ -35,9 +35,9 @@ local function renew_claim()
     table.insert(told, LOST)
     return
   end
-  local _, owner = read_claim(h[1])
+  local state, owner = read_claim(h[1])
   if fence ~= 0 and owner ~= me then
-    redis.call('HSET', key, stage, claim_text('s', attempt, fence))
+    redis.call('HSET', key, stage, claim_text(state == 't' and 't' or 's', attempt, fence))
     keep(key, kind == 'bulk' and 2 * ttl or result_ttl)
   elseif fence ~= 0 and kind == 'bulk' then
     keep(key, 2 * ttl)

@@ -6,6 +6,7 @@
 --          'release', limit, class, serial
 --          'cool', limit, ms
 --          'done', kind, id, stage, fence, attempt
+--          'stream', kind, id, stage, fence, attempt
 --          'give_back', kind, id, stage, fence (0: whatever this process claimed)
 --          'end', id, stage, fence (0: without a claim), the ending's bytes
 --          'ended', id
@@ -53,14 +54,25 @@ function ops.done()
   return 0
 end
 
+-- Before anything is shown of it: whoever finds it without its owner does not begin it again unasked.
+function ops.stream()
+  local kind, id, stage, fence, attempt = arg(), arg(), arg(), num(), num()
+  local key = work_key(kind, id)
+  if not is_ours(redis.call('HGET', key, stage), fence) then
+    return LOST
+  end
+  redis.call('HSET', key, stage, claim_text('t', attempt, fence))
+  return 0
+end
+
 function ops.give_back()
   local kind, id, stage, fence = arg(), arg(), arg(), num()
   local key = work_key(kind, id)
   local state, owner, attempt, stored = read_claim(redis.call('HGET', key, stage))
-  if state ~= 's' or owner ~= me or (fence ~= 0 and stored ~= fence) then
+  if not is_running(state) or owner ~= me or (fence ~= 0 and stored ~= fence) then
     return LOST
   end
-  redis.call('HSET', key, stage, claim_text('f', attempt, stored))
+  redis.call('HSET', key, stage, claim_text(state == 't' and 'g' or 'f', attempt, stored))
   tell_watchers(key, id)
   return 0
 end

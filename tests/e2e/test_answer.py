@@ -5,8 +5,8 @@ import unittest
 
 import openai
 
+from cluster import Cluster, wait_until  # First: it sets the path of what follows.
 from answers import expected_tokens
-from cluster import Cluster, wait_until
 
 
 def text_of(question, n=50):

@@ -5,7 +5,8 @@ import json
 import time
 import unittest
 
-from cluster import Cluster, wait_until
+from cluster import Cluster, wait_until  # First: it sets the path of what follows.
+from answers import expected_tokens
 
 
 class Caller:
@@ -158,6 +159,34 @@ class Workers(unittest.TestCase):
             self.assertEqual((stats["embed"]["calls"], stats["vector"]["calls"]), (1, 1))
             self.assertEqual((stats["rerank"]["calls"], stats["chat"]["calls"]), (2, 1))
             self.assertLess(time.monotonic() - began, 40)
+
+    def killed_mid_stream(self, cluster, number, **fields):
+        """The events of a stream whose generate worker was killed after its third delta."""
+        cluster.upstream.behave(chat={"token_interval_ms": 50, "tokens": 40})
+        caller = Caller(cluster, f"Question {number}: killed?", **fields)
+        seen = []
+        for event in caller.events():
+            seen.append(event)
+            if sum(e["type"] == "delta" for e in seen) == 3:
+                break
+        cluster.kill(next(w for w in cluster.of("generate")
+                          if w.metric("sluice_permits_in_use") > 0))
+        seen += list(caller.events())
+        caller.leave()
+        return seen
+
+    def test_an_answer_is_not_paid_for_twice_unasked(self):
+        with Cluster(workers={"generate": 3}) as cluster:
+            seen = self.killed_mid_stream(cluster, 1)
+            self.assertEqual((seen[-1]["type"], seen[-1]["error"]["code"]), ("error", "worker_lost"))
+            self.assertEqual(cluster.upstream.stats()["chat"]["calls"], 1)
+            seen = self.killed_mid_stream(cluster, 2, on_worker_lost="restart")
+            kinds = [e["type"] for e in seen]
+            self.assertEqual((kinds.count("restart"), kinds[-1]), (1, "done"))
+            again = seen[kinds.index("restart") + 1:-1]
+            self.assertEqual("".join(e["text"] for e in again),
+                             "".join(expected_tokens("Question 2: killed?", 40)))
+            self.assertEqual(cluster.upstream.stats()["chat"]["calls"], 3)
 
 
 if __name__ == "__main__":

@@ -155,6 +155,7 @@ static const struct {
     {"{\"query\":null}", "query", "query must be text of 1 to 32768 bytes, not null"},
     {"{\"query\":[1]}", "query", "query must be text of 1 to 32768 bytes, not a list"},
     {"{\"query\":\"q\",\"colour\":1}", "colour", "colour is not a known field"},
+    {"{\"query\":\"q\",\"\":1}", "", "has a field without a name"},
     {"{\"query\":\"q\",\"v\":1}", "v", "v is not a known field"},
     {"{\"query\":\"q\",\"extra\":{}}", "extra", "extra is not a known field"},
     {"{\"query\":\"q\",\"a.b\":1}", "a.b", "a.b is not a known field"},
@@ -430,6 +431,7 @@ TEST(a_query_that_holds_little_comes_back_too)
 {
     struct sl_buf bytes;
     CHECK_INT(decode_json(SL_SPAN("{\"query\":\"q\"}")), 0);
+    query.accepted_ms = 1;
     encode(&query, &bytes);
     CHECK_INT(decode_internal(sl_buf_span(&bytes)), 0);
     CHECK(sl_span_is(query.collection, "default") && query.json);

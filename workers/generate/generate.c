@@ -7,12 +7,14 @@
  * done.
  *
  * What can go wrong:
- *   nothing came yet        the upstream layer tries again, at most three calls in all
- *   a stream that is cut, stalls, ends without a finish_reason or carries an error after the first
- * token the query fails with what was sent so far as its partial answer; a short answer is never
- * passed off as a whole one the reply topic is slow the model's connection is read no further until
- * there is room; text that was read already waits here, joined into one delta cancel, deadline the
- * connection is closed; tokens and usage so far are the query's partial
+ *   the worker dies         once the first token came, the claim says so before it is sent on:
+ * whoever finds the job does not pay for a second answer unasked nothing came yet        the
+ * upstream layer tries again, at most three calls in all a stream that is cut, stalls, ends without
+ * a finish_reason or carries an error after the first token the query fails with what was sent so
+ * far as its partial answer; a short answer is never passed off as a whole one the reply topic is
+ * slow the model's connection is read no further until there is room; text that was read already
+ * waits here, joined into one delta cancel, deadline the connection is closed; tokens and usage so
+ * far are the query's partial
  */
 #include "workers/generate/generate.h"
 
@@ -43,6 +45,7 @@ struct state {
     struct sl_span model;
     struct sl_usage usage;
     bool has_usage, has_reader, ended;
+    bool streaming; /* The claim says that something is being sent. */
     uint32_t deltas;
     uint32_t ttft_ms;
     char why[200]; /* What was wrong with the stream. */
@@ -131,7 +134,7 @@ static int send_text(struct sl_job *job)
     struct sl_event event = {
         .type = SL_EVENT_DELTA,
         .text = {state->answer.data + state->emitted, state->answer.len - state->emitted}};
-    if (event.text.len == 0) {
+    if (event.text.len == 0 || !state->streaming) {
         return 0;
     }
     int rv = sl_job_emit(job, &event);
@@ -147,12 +150,20 @@ static int send_text(struct sl_job *job)
     return rv;
 }
 
+static void on_streaming(struct sl_job *job)
+{
+    struct state *state = sl_job_state(job);
+    state->streaming = true;
+    on_room(job);
+}
+
 /* --- the model's stream --- */
 
 static int on_text(struct sl_job *job, struct sl_span text)
 {
     struct state *state = sl_job_state(job);
     bool waiting = state->emitted < state->answer.len;
+    int rv = 0;
     if (text.len == 0) {
         return 0;
     }
@@ -161,9 +172,13 @@ static int on_text(struct sl_job *job, struct sl_span text)
         int64_t now = sl_coord_now_ms(sl_worker_coord(sl_job_worker(job)));
         state->ttft_ms = now > query->accepted_ms ? (uint32_t)(now - query->accepted_ms) : 0;
         sl_upstream_commit(state->call);
+        rv = sl_job_stream(job, on_streaming);
+        if (rv != 0) {
+            return rv;
+        }
     }
     sl_buf_append_span(&state->answer, text);
-    int rv = sl_buf_error(&state->answer);
+    rv = sl_buf_error(&state->answer);
     if (rv != 0) {
         snprintf(state->why, sizeof(state->why), "the answer is longer than %d bytes", ANSWER_MAX);
         return rv;

@@ -242,6 +242,13 @@ static void copy_text(char *to, size_t size, struct sl_span text)
     to[text.len] = '\0';
 }
 
+int sl_job_stream(struct sl_job *job, void (*ready)(struct sl_job *job))
+{
+    CHECK(job->settled == FAKE_OPEN && job->on_streaming == NULL);
+    job->on_streaming = ready;
+    return 0;
+}
+
 int sl_job_emit(struct sl_job *job, struct sl_event *event)
 {
     CHECK(job->settled == FAKE_OPEN);

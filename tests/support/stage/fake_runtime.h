@@ -38,7 +38,8 @@ struct sl_job {
     size_t event_count;
     int emit_err; /* Answered to emits and sends while not 0. */
     void (*on_room)(struct sl_job *job);
-    struct sl_result result; /* Finished. */
+    void (*on_streaming)(struct sl_job *job); /* The test calls it when the claim is to say so. */
+    struct sl_result result;                  /* Finished. */
     char answer[FAKE_TEXT_MAX];
     enum sl_query_error code;
     char message[512];
