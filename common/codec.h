@@ -29,8 +29,7 @@ int sl_query_decode(struct sl_span bytes, bool json, struct sl_arena *arena, str
  * -SL_EVERSION, -SL_ENOMEM. */
 int sl_query_decode_internal(struct sl_span bytes, struct sl_arena *arena, struct sl_query *query,
                              struct sl_fault *fault) SL_CHECKED;
-/* A query that no stage has taken yet (accepted_ms 0) becomes a job, as sl_query_decode reads it.
- */
+/* A query that no stage has had yet becomes a job, as sl_query_decode reads it. */
 void sl_query_encode(const struct sl_query *query, struct sl_buf *out);
 
 /* The result record (INTERFACES: a result). */

@@ -157,6 +157,23 @@ static void read_disconnect(struct sl_decoder *decoder, const struct sl_field *f
     }
 }
 
+/* It becomes part of the request to the model, so it has to be what it says. */
+static void read_extra(struct sl_decoder *decoder, const struct sl_field *field,
+                       const struct sl_value *value, void *target)
+{
+    struct sl_query *query = target;
+    struct sl_json_doc *doc = NULL;
+    sl_read_text(decoder, field, value, target);
+    if (query->extra.len == 0) {
+        return;
+    }
+    int rv = sl_json_parse(query->extra, &doc, NULL, 0);
+    if (rv != 0 || sl_json_type(sl_json_root(doc)) != SL_JSON_OBJECT) {
+        sl_decoder_refuse(decoder, field->name, "must be the text of a JSON object");
+    }
+    sl_json_free(doc);
+}
+
 /* --- what the pipeline adds --- */
 
 static void read_source(struct sl_decoder *decoder, const struct sl_field *field,
@@ -215,12 +232,12 @@ static void read_vector(struct sl_decoder *decoder, const struct sl_field *field
     FIELD("filter", filter, read_filter, 0, 0)
 /* clang-format on */
 
-/* Jobs; in JSON "v" and "extra", which is the gateway's, are unknown fields. */
+/* Jobs; in JSON "v" and "extra" are unknown fields. */
 static const struct sl_field caller_fields[] = {CALLER_FIELDS};
 static const struct sl_field caller_msgpack_fields[] = {
     CALLER_FIELDS,
     {.name = "v", .read = sl_read_pass},
-    FIELD("extra", extra, sl_read_text, 0, EXTRA_MAX),
+    FIELD("extra", extra, read_extra, 0, EXTRA_MAX),
 };
 static const struct sl_field stage_fields[] = {
     CALLER_FIELDS,

@@ -1,7 +1,8 @@
 /*
- * Queries out: the MessagePack map that goes from stage to stage. What has its default or is empty
- * is left out where it is large or rare; the count of members stands in one place, next to the
- * members. Unknown pairs that a newer version's message brought are appended as they came.
+ * Queries out: the MessagePack map that goes from stage to stage. What is empty or has not happened
+ * yet is left out, so that a job which no stage has had can be read as a caller's. The counts of
+ * members stand next to the members. Unknown pairs that a newer version's message brought are
+ * appended as they came.
  */
 #include "common/codec_parts.h"
 
@@ -60,6 +61,16 @@ static void put_hits(struct sl_sink *sink, const struct sl_query *query)
         sl_sink_map_end(sink);
     }
     sl_sink_list_end(sink);
+}
+
+static bool any_stage_reached(const struct sl_query *query)
+{
+    for (size_t i = 0; i < SL_STAGE_COUNT; i++) {
+        if (sl_stage_reached(&query->stages[i])) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static void put_stages(struct sl_sink *sink, const struct sl_query *query)
@@ -140,6 +151,33 @@ static void put_optional(struct sl_sink *sink, const struct sl_query *query)
     }
 }
 
+/* What the pipeline adds. A job that no stage has had yet has none of it: it is a caller's. */
+static void put_progress(struct sl_sink *sink, const struct sl_query *query)
+{
+    if (query->json) {
+        sl_sink_key(sink, "json");
+        sl_sink_bool(sink, true);
+    }
+    if (query->accepted_ms != 0) {
+        sl_sink_int_at(sink, "accepted", query->accepted_ms);
+    }
+    if (query->degraded != 0) {
+        sl_sink_int_at(sink, "degraded", query->degraded);
+    }
+    if (query->retrieved_ms != 0) {
+        sl_sink_int_at(sink, "retrieved", query->retrieved_ms);
+    }
+    if (any_stage_reached(query)) {
+        put_stages(sink, query);
+    }
+}
+
+static size_t count_progress(const struct sl_query *query)
+{
+    return (size_t)query->json + (query->accepted_ms != 0) + (query->degraded != 0) +
+           (query->retrieved_ms != 0) + any_stage_reached(query);
+}
+
 static size_t count_optional(const struct sl_query *query)
 {
     const size_t lengths[] = {query->history_len, query->filter_len,       query->model.len,
@@ -154,22 +192,14 @@ static size_t count_optional(const struct sl_query *query)
 
 void sl_query_encode(const struct sl_query *query, struct sl_buf *out)
 {
-    enum { CALLERS = 1 + 9, PIPELINES = 5 }; /* With "v". */
-    bool begun = query->accepted_ms > 0;     /* Else it is a job that nobody has taken yet. */
+    enum { FIXED = 1 + 9 }; /* "v", the caller's. */
     struct sl_sink sink;
     sl_sink_init(&sink, out, false);
     sl_sink_map(&sink,
-                CALLERS + (begun ? (size_t)PIPELINES : 0) + count_optional(query) + query->unknown_pairs);
+                FIXED + count_progress(query) + count_optional(query) + query->unknown_pairs);
     sl_sink_int_at(&sink, "v", SL_MESSAGE_MAJOR);
     put_caller(&sink, query);
-    if (begun) {
-        sl_sink_key(&sink, "json");
-        sl_sink_bool(&sink, query->json);
-        sl_sink_int_at(&sink, "accepted", query->accepted_ms);
-        sl_sink_int_at(&sink, "degraded", query->degraded);
-        sl_sink_int_at(&sink, "retrieved", query->retrieved_ms);
-        put_stages(&sink, query);
-    }
+    put_progress(&sink, query);
     put_optional(&sink, query);
     sl_sink_map_end(&sink);
     sl_buf_append_span(out, query->unknown);

@@ -81,7 +81,7 @@ struct sl_query {
     enum sl_on_worker_lost on_worker_lost; /* "on_worker_lost" */
     struct sl_pair *filter;                /* "filter" */
     size_t filter_len;
-    /* What only the gateway adds. */
+    /* In MessagePack only; the gateway fills it from OpenAI's fields. */
     struct sl_span extra; /* "extra": a JSON object (text) whose members go to the
                            * model as they are: stop, seed, user ... */
     /* Routing: in Kafka headers, so that nobody has to decode the body for it. */

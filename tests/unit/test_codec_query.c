@@ -441,6 +441,27 @@ TEST(a_query_that_holds_little_comes_back_too)
     sl_buf_fini(&bytes);
 }
 
+TEST(a_job_that_no_stage_has_had_is_one_that_a_caller_may_send)
+{
+    struct sl_buf bytes;
+    struct sl_query job = sample();
+    job.json = false;
+    job.accepted_ms = job.retrieved_ms = 0;
+    job.source_topic = SL_SPAN("");
+    job.vector_len = job.hits_len = job.degraded = job.unknown_pairs = 0;
+    job.unknown = SL_SPAN("");
+    memset(job.stages, 0, sizeof(job.stages));
+    encode(&job, &bytes);
+    CHECK_INT(decode_msgpack(bytes.data, bytes.len), 0);
+    CHECK(sl_span_is(query.extra, "{\"seed\":1}"));
+    job.extra = SL_SPAN("{\"seed\":1},"); /* It would break out of the request to the model. */
+    sl_buf_fini(&bytes);
+    encode(&job, &bytes);
+    CHECK_INT(decode_msgpack(bytes.data, bytes.len), -SL_EINVAL);
+    CHECK_STR(fault.param, "extra");
+    sl_buf_fini(&bytes);
+}
+
 TEST(text_that_is_not_utf8_is_mended_on_its_way_out)
 {
     struct sl_query bad = sample();
@@ -581,6 +602,10 @@ static const struct test_case cases[] = {
     {"another_major_version_is_told_apart", another_major_version_is_told_apart},
     {"a_query_between_stages_comes_back_whole", a_query_between_stages_comes_back_whole},
     {"a_query_that_holds_little_comes_back_too", a_query_that_holds_little_comes_back_too},
+    {"a_job_that_no_stage_has_had_is_one_that_a_caller_may_send",
+     a_job_that_no_stage_has_had_is_one_that_a_caller_may_send},
+    {"a_job_that_no_stage_has_had_is_one_that_a_caller_may_send",
+     a_job_that_no_stage_has_had_is_one_that_a_caller_may_send},
     {"text_that_is_not_utf8_is_mended_on_its_way_out",
      text_that_is_not_utf8_is_mended_on_its_way_out},
     {"every_wrong_type_between_stages_is_refused", every_wrong_type_between_stages_is_refused},
