@@ -1,0 +1,93 @@
+/*
+ * The answers of /v1/query and /v1/search: the events as they are, or the result as one object.
+ *
+ * The stream passes on what the workers sent, without keeping anything. The result is put together
+ * from the sources event, the deltas and the done event, which brings the rest; a restart forgets
+ * the deltas.
+ */
+#include "common/sse.h"
+#include "workers/gateway/open_query.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+enum { EVENT_MAX = 4 << 20, RESULT_MAX = 32 << 20 };
+
+/* --- the stream --- */
+
+static void write_event(struct open_query *q, const struct sl_event *event)
+{
+    char id[40];
+    struct sl_buf json;
+    struct sl_buf *out = open_query_out(q);
+    snprintf(id, sizeof(id), "%" PRIu32 ":%" PRIu32, event->attempt, event->seq);
+    sl_buf_init(&json, EVENT_MAX);
+    sl_event_json(event, &json);
+    if (sl_buf_error(&json) == 0) {
+        sl_sse_write(out, id, sl_event_type_text(event->type), sl_buf_span(&json));
+    } else {
+        out->err = sl_buf_error(&json); /* The stream is cut: it may not have a hole. */
+    }
+    sl_buf_fini(&json);
+}
+
+static void on_stream_event(struct open_query *q, const struct sl_event *event,
+                            struct sl_span value)
+{
+    (void)value;
+    write_event(q, event);
+}
+
+const struct format format_query_stream = {true, on_stream_event, write_event};
+
+/* --- the result --- */
+
+/* The sources are kept as they were decoded, in the query's own arena. */
+static void keep_sources(struct open_query *q, struct sl_span value)
+{
+    struct sl_event event;
+    if (sl_event_decode(value, &q->arena, &event) == 0 && event.query != NULL) {
+        q->query.hits = event.query->hits;
+        q->query.hits_len = event.query->hits_len;
+    }
+}
+
+static void on_json_event(struct open_query *q, const struct sl_event *event, struct sl_span value)
+{
+    switch (event->type) {
+    case SL_EVENT_SOURCES:
+        keep_sources(q, value);
+        break;
+    case SL_EVENT_RESTART:
+        sl_buf_clear(&q->out);
+        break;
+    default:
+        sl_buf_append_span(&q->out, event->text);
+    }
+}
+
+static void end_json(struct open_query *q, const struct sl_event *event)
+{
+    struct sl_query query = *event->query;
+    struct sl_result result = *event->result;
+    struct sl_buf body;
+    result.answer = sl_buf_span(&q->out);
+    query.id = q->query.id;
+    query.query = q->query.query;
+    query.hits = q->query.hits;
+    query.hits_len = q->query.hits_len;
+    sl_buf_init(&body, RESULT_MAX);
+    sl_result_encode(&query, &result, true, &body);
+    if (sl_buf_error(&body) == 0 && sl_buf_error(&q->out) == 0) {
+        respond_json(&q->request, 200, sl_buf_span(&body));
+    } else {
+        const struct failure failure = {.status = 500,
+                                        .code = "internal",
+                                        .message = "the result is too large to be answered whole",
+                                        .ran = true};
+        respond_failure(&q->request, &failure);
+    }
+    sl_buf_fini(&body);
+}
+
+const struct format format_query_json = {false, on_json_event, end_json};
