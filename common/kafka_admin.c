@@ -8,6 +8,9 @@
 #include "common/clock.h"
 
 #include <stdlib.h>
+#include <unistd.h>
+
+enum { RETRY_MS = 100 };
 
 /* What is left of a call's time; at least 1, so that librdkafka does not take it for a poll. */
 static int left_ms(uint64_t end_ms)
@@ -167,17 +170,41 @@ int sl_kafka_partition_count(const struct sl_kafka_config *config, const char *t
 
 /* --- lag --- */
 
+/* Whether to ask again: a coordinator or leader that moves refuses for a moment. Waits for it. */
+static bool ask_again(rd_kafka_resp_err_t err, uint64_t end_ms)
+{
+    if (!sl_kafka_error_is_transient(err) || sl_clock_now_ms() + RETRY_MS >= end_ms) {
+        return false;
+    }
+    usleep(RETRY_MS * 1000);
+    return true;
+}
+
 static int64_t partition_lag(rd_kafka_t *rk, const rd_kafka_topic_partition_t *committed,
                              uint64_t end_ms)
 {
     int64_t low = 0, high = 0;
-    rd_kafka_resp_err_t err = rd_kafka_query_watermark_offsets(
-        rk, committed->topic, committed->partition, &low, &high, left_ms(end_ms));
+    rd_kafka_resp_err_t err;
+    do {
+        err = rd_kafka_query_watermark_offsets(rk, committed->topic, committed->partition, &low,
+                                               &high, left_ms(end_ms));
+    } while (ask_again(err, end_ms));
     if (err != RD_KAFKA_RESP_ERR_NO_ERROR) {
         return sl_kafka_map_error(err);
     }
     int64_t from = committed->offset > low ? committed->offset : low;
     return high > from ? high - from : 0;
+}
+
+/* A partition that has an error of its own makes the whole fail: its offset means nothing. */
+static rd_kafka_resp_err_t ask_committed(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *committed,
+                                         uint64_t end_ms)
+{
+    rd_kafka_resp_err_t err = rd_kafka_committed(rk, committed, left_ms(end_ms));
+    for (int i = 0; err == RD_KAFKA_RESP_ERR_NO_ERROR && i < committed->cnt; i++) {
+        err = committed->elems[i].err;
+    }
+    return err;
 }
 
 static int64_t topic_lag(rd_kafka_t *rk, const char *topic, int partitions, uint64_t end_ms)
@@ -186,7 +213,11 @@ static int64_t topic_lag(rd_kafka_t *rk, const char *topic, int partitions, uint
     for (int32_t i = 0; i < partitions; i++) {
         rd_kafka_topic_partition_list_add(committed, topic, i);
     }
-    int64_t lag = sl_kafka_map_error(rd_kafka_committed(rk, committed, left_ms(end_ms)));
+    rd_kafka_resp_err_t err;
+    do {
+        err = ask_committed(rk, committed, end_ms);
+    } while (ask_again(err, end_ms));
+    int64_t lag = sl_kafka_map_error(err);
     for (int i = 0; lag >= 0 && i < committed->cnt; i++) {
         int64_t more = partition_lag(rk, &committed->elems[i], end_ms);
         lag = more >= 0 ? lag + more : more;

@@ -6,7 +6,7 @@
 #include "tests/support/kafka_fixture.h"
 #include "tests/support/soon.h"
 
-enum { PARTITIONS = 4, OFFSETS = 70000, TOPICS = 2, ASK_MS = 10000 };
+enum { PARTITIONS = 4, OFFSETS = 70000, TOPICS = 2, ASK_MS = 30000 };
 
 /* A group member: ends what it gets at once, or holds it. */
 struct member {

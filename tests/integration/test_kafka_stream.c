@@ -6,7 +6,7 @@
 #include "tests/support/kafka_fixture.h"
 #include "tests/support/soon.h"
 
-enum { HOPS = 500, ASK_MS = 10000, DOCUMENT = 24 << 20 };
+enum { HOPS = 500, ASK_MS = 30000, DOCUMENT = 24 << 20 };
 
 static struct sl_loop *loop;
 static struct sl_producer *producer;

@@ -210,7 +210,7 @@ const char *kafka_fixture_topic(const char *prefix, int32_t partitions)
     const struct sl_kafka_config config = {kafka_fixture_brokers(), "test", NULL};
     const struct sl_topic_spec spec = {name, partitions, 1, NULL};
     int result = 0;
-    int rc = sl_kafka_create_topics(&config, &spec, 1, 10000, &result, why, sizeof(why));
+    int rc = sl_kafka_create_topics(&config, &spec, 1, 30000, &result, why, sizeof(why));
     if (rc != 0) {
         fprintf(stderr, "%s: %s\n", name, why);
     }
