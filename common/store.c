@@ -7,7 +7,8 @@
 #include <assert.h>
 #include <stdio.h>
 
-static const struct sl_store_backend *const backends[] = {&sl_store_sqlite};
+static const struct sl_store_backend *const backends[] = {&sl_store_sqlite, &sl_store_qdrant,
+                                                          &sl_store_opensearch};
 
 enum { BACKENDS = sizeof(backends) / sizeof(backends[0]) };
 

@@ -148,7 +148,8 @@ class _Document:
     __slots__ = ("id", "fields", "vector", "words", "shown")
 
     def __init__(self, fields, vector):
-        key = json.dumps([fields.get("tenant"), fields.get("collection"), fields["chunk_id"]])
+        key = json.dumps([fields.get(name) for name in
+                          ("tenant", "collection", "doc_id", "chunk_index", "chunk_id")])
         self.id = str(uuid.uuid5(uuid.NAMESPACE_URL, key))
         self.fields, self.vector, self.words = fields, vector, words(fields["text"])
         self.shown = {}

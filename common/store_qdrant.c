@@ -1,0 +1,175 @@
+/*
+ * qdrant+http://host:port/COLLECTION: vector search in a Qdrant collection with one unnamed vector,
+ * through `POST /collections/COLLECTION/points/query`. Search only.
+ *
+ * Tenant, collection and metadata filters are conditions that Qdrant applies inside the index. The
+ * scope "default" also takes records that lack the field. A filter value is text here, while the
+ * record may hold a number or a boolean, which Qdrant tells apart: both are asked for.
+ */
+#include "common/store_http.h"
+
+#include <stdio.h>
+
+static void begin_condition(struct sl_json_writer *w, struct sl_span key)
+{
+    sl_json_begin_object(w);
+    sl_json_key(w, "key");
+    sl_json_put_string(w, key);
+    sl_json_key(w, "match");
+    sl_json_begin_object(w);
+    sl_json_key(w, "value");
+}
+
+static void end_condition(struct sl_json_writer *w)
+{
+    sl_json_end_object(w);
+    sl_json_end_object(w);
+}
+
+static void put_match(struct sl_json_writer *w, struct sl_span key, struct sl_span value)
+{
+    begin_condition(w, key);
+    sl_json_put_string(w, value);
+    end_condition(w);
+}
+
+static void begin_should(struct sl_json_writer *w)
+{
+    sl_json_begin_object(w);
+    sl_json_key(w, "should");
+    sl_json_begin_array(w);
+}
+
+static void end_should(struct sl_json_writer *w)
+{
+    sl_json_end_array(w);
+    sl_json_end_object(w);
+}
+
+static void put_scope(struct sl_json_writer *w, const char *key, struct sl_span value)
+{
+    if (!sl_span_is(value, "default")) {
+        put_match(w, sl_span_of(key), value);
+        return;
+    }
+    begin_should(w);
+    put_match(w, sl_span_of(key), value);
+    sl_json_begin_object(w);
+    sl_json_key(w, "is_empty");
+    sl_json_begin_object(w);
+    sl_json_key(w, "key");
+    sl_json_put_string(w, sl_span_of(key));
+    sl_json_end_object(w);
+    sl_json_end_object(w);
+    end_should(w);
+}
+
+/* Whether the text is what an integer or a boolean looks like in JSON. */
+static bool is_scalar(struct sl_span value)
+{
+    long long number = 0;
+    char text[32];
+    if (sl_span_is(value, "true") || sl_span_is(value, "false")) {
+        return true;
+    }
+    if (sl_span_to_int(value, INT64_MIN, INT64_MAX, &number) != 0) {
+        return false;
+    }
+    snprintf(text, sizeof(text), "%lld", number);
+    return sl_span_is(value, text);
+}
+
+static bool is_plain(struct sl_span key)
+{
+    for (size_t i = 0; i < key.len; i++) {
+        char c = key.data[i];
+        if (!((c >= '0' && c <= '9') || ((c | 0x20) >= 'a' && (c | 0x20) <= 'z') || c == '_' ||
+              c == '-')) {
+            return false;
+        }
+    }
+    return key.len > 0;
+}
+
+/* Dots and brackets mean something in Qdrant's paths unless the name is quoted. */
+static void put_filter(struct sl_json_writer *w, const struct sl_pair *pair)
+{
+    struct sl_buf key;
+    const char *quote = is_plain(pair->key) ? "" : "\"";
+    sl_buf_init(&key, pair->key.len + 16);
+    sl_buf_append_text(&key, "metadata.");
+    sl_buf_append_text(&key, quote);
+    sl_buf_append_span(&key, pair->key);
+    sl_buf_append_text(&key, quote);
+    if (key.err != 0) {
+        w->out->err = key.err;
+    }
+    if (!is_scalar(pair->value)) {
+        put_match(w, sl_buf_span(&key), pair->value);
+    } else {
+        begin_should(w);
+        put_match(w, sl_buf_span(&key), pair->value);
+        begin_condition(w, sl_buf_span(&key));
+        sl_json_put_raw(w, pair->value);
+        end_condition(w);
+        end_should(w);
+    }
+    sl_buf_fini(&key);
+}
+
+static void write_body(struct sl_json_writer *w, const struct sl_store_search *search)
+{
+    sl_json_begin_object(w);
+    sl_json_key(w, "query");
+    sl_http_store_put_vector(w, search);
+    sl_json_key(w, "limit");
+    sl_json_put_int(w, search->top_k);
+    sl_json_key(w, "with_payload");
+    sl_json_put_bool(w, true);
+    sl_json_key(w, "filter");
+    sl_json_begin_object(w);
+    sl_json_key(w, "must");
+    sl_json_begin_array(w);
+    put_scope(w, "tenant", search->scope.tenant);
+    put_scope(w, "collection", search->scope.collection);
+    for (size_t i = 0; i < search->scope.filter_len; i++) {
+        put_filter(w, &search->scope.filter[i]);
+    }
+    sl_json_end_array(w);
+    sl_json_end_object(w);
+    sl_json_end_object(w);
+}
+
+static const struct sl_json *find_hits(const struct sl_json *answer, char *why, size_t why_size)
+{
+    const struct sl_json *points = sl_json_get(sl_json_get(answer, "result"), "points");
+    if (points == NULL || sl_json_type(points) != SL_JSON_ARRAY) {
+        snprintf(why, why_size, "no array result.points");
+        return NULL;
+    }
+    return points;
+}
+
+static const struct sl_http_store_kind kind = {
+    .backend = &sl_store_qdrant,
+    .path = "/collections/%s/points/query",
+    .write_body = write_body,
+    .find_hits = find_hits,
+    .fields = "payload",
+    .id = "id",
+    .score = "score",
+};
+
+static int open_qdrant(const char *url, const struct sl_store_env *env, struct sl_store **ret,
+                       char *why, size_t why_size)
+{
+    return sl_http_store_open(&kind, url, env, ret, why, why_size);
+}
+
+const struct sl_store_backend sl_store_qdrant = {
+    .scheme = "qdrant+http",
+    .open = open_qdrant,
+    .close = sl_http_store_close,
+    .search = sl_http_store_search,
+    .cancel = sl_http_store_cancel,
+};
