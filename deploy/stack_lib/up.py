@@ -200,6 +200,8 @@ class Up:
         self.wait_until_ready(first)
         if workers:
             self.create_topics(by_component[workers[0]][0].environment)
+            if not self.running_names() & {p.name for name in WORKERS for p in self.processes_of(name)}:
+                self.begin_epoch(by_component[workers[0]][0].environment)
             second = [process for name in workers for process in by_component[name]]
             self.start(second)
             self.wait_until_ready(second)
@@ -264,6 +266,23 @@ class Up:
         command = (str(self.layout.bin / "sluice"), "topics", "create")
         log = self.layout.log("topics")
         self.run_step("topics", command, environment, log, TOPICS_SECONDS)
+
+    def begin_epoch(self, environment):
+        """No worker runs, so nobody holds a permit that this Redis may have forgotten: what the
+        workers would otherwise wait for, one lease's time (docs/REDIS.md), need not be waited for."""
+        url = environment["SLUICE_REDIS_URL"]
+        if url != components.connections(self.layout, self.layout.ports.chosen)["SLUICE_REDIS_URL"]:
+            return
+        info = self.redis_cli(url, "INFO", "server")
+        run = next(line[7:] for line in info.splitlines() if line.startswith("run_id:"))
+        prefix = environment.get("SLUICE_TOPIC_PREFIX", "sluice")
+        self.redis_cli(url, "HSET", f"{prefix}:epoch", "since", "1", "run", run)
+
+    @staticmethod
+    def redis_cli(url, *command):
+        return subprocess.run(
+            ("redis-cli", "-u", url, *command), check=True, capture_output=True, text=True, timeout=10
+        ).stdout
 
     # ---- waiting ----
 
