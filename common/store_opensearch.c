@@ -47,6 +47,26 @@ static void put_missing(struct sl_json_writer *w, struct sl_span field)
     sl_json_end_object(w);
 }
 
+/* As put_term, but a value that a field of this type cannot have (a word where numbers are) matches
+ * nothing instead of failing the search. */
+static void put_lenient_match(struct sl_json_writer *w, struct sl_span field, struct sl_span value)
+{
+    sl_json_begin_object(w);
+    sl_json_key(w, "match");
+    sl_json_begin_object(w);
+    sl_json_key_span(w, field);
+    sl_json_begin_object(w);
+    sl_json_key(w, "query");
+    sl_json_put_string(w, value);
+    sl_json_key(w, "operator");
+    sl_json_put_string(w, SL_SPAN("and"));
+    sl_json_key(w, "lenient");
+    sl_json_put_bool(w, true);
+    sl_json_end_object(w);
+    sl_json_end_object(w);
+    sl_json_end_object(w);
+}
+
 /* The field parent.name or name equals the value. */
 static void put_equals(struct sl_json_writer *w, const char *parent, struct sl_span name,
                        struct sl_span value, bool or_missing)
@@ -62,7 +82,7 @@ static void put_equals(struct sl_json_writer *w, const char *parent, struct sl_s
     sl_json_begin_object(w);
     sl_json_key(w, "should");
     sl_json_begin_array(w);
-    put_term(w, plain, value);
+    put_lenient_match(w, plain, value);
     if (or_missing) {
         put_missing(w, plain);
     }

@@ -285,6 +285,27 @@ TEST(answers_of_opensearch_are_read_strictly_but_need_few_fields)
     check_answers("opensearch+http", answers);
 }
 
+TEST(hits_that_a_loose_index_finds_besides_are_left_out)
+{
+    store_fixture_start(&fixture);
+    struct http_script *script = http_script_start(answer);
+    struct sl_store *store = open_at("opensearch+http", http_script_port(script));
+    struct sl_store_search search = store_search_text(&fixture, "words");
+    const struct sl_pair pair = {SL_SPAN("city"), SL_SPAN("york")};
+    search.scope.tenant = SL_SPAN("acme");
+    search.scope.filter = &pair;
+    search.scope.filter_len = 1;
+#define HIT(id, tenant, city)                                                                      \
+    "{\"_id\":\"" id "\",\"_score\":1,\"_source\":{\"text\":\"t\",\"tenant\":\"" tenant            \
+    "\",\"metadata\":{\"city\":\"" city "\"}}}"
+    scripted = HITS(HIT("a", "acme", "new york") "," HIT("b", "acme", "york") "," HIT(
+        "c", "acme corp", "york") ",{\"_id\":\"d\",\"_score\":1,\"_source\":{\"text\":\"t\"}}");
+    check_search(store, &search, "b_0");
+    sl_store_close(store);
+    http_script_stop(script);
+    store_fixture_stop(&fixture);
+}
+
 /* --- opening --- */
 
 TEST(addresses_and_searches_that_cannot_work_are_refused)
@@ -337,6 +358,7 @@ static const struct test_case cases[] = {
     CASE(a_hanging_store_is_left_at_the_deadline_and_a_cancelled_call_closes),
     CASE(answers_of_qdrant_are_read_strictly_but_need_few_fields),
     CASE(answers_of_opensearch_are_read_strictly_but_need_few_fields),
+    CASE(hits_that_a_loose_index_finds_besides_are_left_out),
     CASE(addresses_and_searches_that_cannot_work_are_refused),
     {NULL, NULL},
 };

@@ -1,5 +1,6 @@
 /* The SQLite store's calls: permits, deadlines, cancelling, and other processes at the same file.
  */
+#include "tests/support/alloc_fail.h"
 #include "tests/support/soon.h"
 #include "tests/support/store_fixture.h"
 
@@ -328,6 +329,77 @@ TEST(what_is_stopped_leaves_the_tables_as_they_were)
     stop();
 }
 
+/* --- allocations that fail --- */
+
+static int use_tables(struct sl_tables *tables, struct sl_arena *arena)
+{
+    struct sl_store_search search = store_search_text(&fixture, "lease");
+    struct sl_batch batch = many("d", 5);
+    struct sl_hit *hits;
+    size_t len = 0;
+    char why[200];
+    int rv = sl_tables_upsert(tables, &batch, why, sizeof(why));
+    rv = rv != 0 ? rv : sl_tables_search(tables, &search, arena, &hits, &len, why, sizeof(why));
+    CHECK(rv != 0 || len == 5);
+    search = store_search_vector(&fixture, east, DIM);
+    rv = rv != 0 ? rv : sl_tables_search(tables, &search, arena, &hits, &len, why, sizeof(why));
+    CHECK(rv != 0 || len == 5);
+    return rv != 0 ? rv : sl_tables_delete_below(tables, &batch, 2, why, sizeof(why));
+}
+
+/* Opens, writes, searches and deletes once for each of their allocations, which fails. */
+static void fail_each_allocation(void (*fail)(long k))
+{
+    bool failed = true;
+    for (long k = 1; failed; k++) {
+        struct sl_tables *tables = NULL;
+        struct sl_arena arena;
+        char why[200] = "";
+        sl_arena_init(&arena, 1 << 20);
+        fail(k);
+        int rv = sl_tables_open(fixture.sqlite_url + strlen("sqlite://"),
+                                store_fixture_sqlite_vec(), &tables, why, sizeof(why));
+        rv = rv != 0 ? rv : use_tables(tables, &arena);
+        failed = sl_test_alloc_failed();
+        CHECK(failed || rv == 0);
+        sl_tables_close(tables);
+        sl_arena_fini(&arena);
+    }
+}
+
+TEST(a_failed_allocation_of_ours_leaves_nothing_behind)
+{
+    start();
+    fail_each_allocation(sl_test_fail_alloc);
+    CHECK_INT(count_text("lease", 10), 0);
+    write_many("d", 5);
+    CHECK_INT(count_text("lease", 10), 5);
+    stop();
+}
+
+TEST(a_call_that_cannot_be_started_for_want_of_memory_is_not_started)
+{
+    bool failed = true;
+    start();
+    write_many("d", 3);
+    for (long k = 1; failed; k++) {
+        struct store_end end = {.calls = 0};
+        struct sl_store_call *call = NULL;
+        struct sl_store_search search = store_search_text(&fixture, "lease");
+        sl_test_fail_alloc(k);
+        int rv = sl_store_search(store, &search, store_on_hits, &end, &call);
+        failed = sl_test_alloc_failed();
+        CHECK(failed || rv == 0);
+        if (rv == 0) {
+            SOON(fixture.cluster.loop, end.calls == 1);
+            CHECK_INT(end.len, 3);
+        } else {
+            CHECK_INT(rv, -SL_ENOMEM);
+        }
+    }
+    stop();
+}
+
 /* --- other processes --- */
 
 /* The child's life: opens the file, which may not be there, and writes; both as the others do. */
@@ -449,6 +521,8 @@ static const struct test_case cases[] = {
     CASE(a_cancelled_call_says_nothing_and_gives_its_permit_back),
     CASE(a_store_closes_while_cancelled_calls_are_still_in_its_threads),
     CASE(what_is_stopped_leaves_the_tables_as_they_were),
+    CASE(a_failed_allocation_of_ours_leaves_nothing_behind),
+    CASE(a_call_that_cannot_be_started_for_want_of_memory_is_not_started),
     CASE(processes_that_open_a_missing_file_and_write_at_once_all_succeed),
     CASE(what_cannot_be_opened_is_refused_with_a_reason),
     {NULL, NULL},
