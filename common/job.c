@@ -240,9 +240,13 @@ static void run(struct sl_job *job)
     }
 }
 
+/* Permits that came with the verdict are not needed. */
 static void end_before_running(struct sl_job *job, enum sl_outcome outcome,
                                enum sl_query_error code, const char *message)
 {
+    for (size_t i = 0; i < job->worker->stage->admission_permits; i++) {
+        sl_permit_release(job->worker->coord, &job->permits[i]);
+    }
     struct sl_result result = job->partial;
     result.outcome = outcome;
     result.code = code;
