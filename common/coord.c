@@ -368,3 +368,13 @@ const char *sl_coord_prefix(const struct sl_coord *coord)
 {
     return coord->prefix;
 }
+
+struct sl_redis *sl_coord_redis(const struct sl_coord *coord)
+{
+    return coord->redis;
+}
+
+uint64_t sl_coord_result_ttl_ms(const struct sl_coord *coord)
+{
+    return coord->result_ttl_ms;
+}

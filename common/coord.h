@@ -59,6 +59,11 @@ int64_t sl_coord_now_ms(const struct sl_coord *coord);
 /* The index of a limit by name; SL_LIMITS_MAX when there is none. */
 size_t sl_coord_limit(const struct sl_coord *coord, const char *name);
 const char *sl_coord_prefix(const struct sl_coord *coord);
+/* The same connection, for scripts of a stage's own. Their callbacks may come as late as inside
+ * sl_coord_destroy. */
+struct sl_redis;
+struct sl_redis *sl_coord_redis(const struct sl_coord *coord);
+uint64_t sl_coord_result_ttl_ms(const struct sl_coord *coord); /* As configured. */
 
 /* Cancels a query: notes it in Redis and tells every process. Also without any claim. cb (may be
  * NULL): 0 when Redis has it; tried for 10 s, then -SL_ECONN. Returns -SL_ENOMEM, or -SL_EAGAIN

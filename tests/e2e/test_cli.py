@@ -218,12 +218,12 @@ class Ask(Case):
                           ["ask", "q", "--top-n", "51"], ["ask", "q", "--top-n"],
                           ["ask", "q", "--timeout=soon"], ["ask", "q", "--search=1"],
                           ["status", "x"], ["config", "--json"], ["topics"], ["topics", "delete"],
-                          ["nope"]):
+                          ["ingest"], ["ingest", "a", "b"], ["nope"]):
             self.one_line(sluice(*arguments), 2)
         self.one_line(sluice("ask", "q", SLUICE_URL="ftp://x"), 2)
 
     def test_help_and_version(self):
-        for command in ([], ["ask"], ["status"], ["topics"], ["config"]):
+        for command in ([], ["ask"], ["ingest"], ["status"], ["topics"], ["config"]):
             done = sluice(*command, "--help")
             self.assertEqual((done.returncode, done.stderr), (0, ""))
             self.assertIn("example", done.stdout)

@@ -17,6 +17,7 @@ struct cli_command {
 };
 
 int cli_ask(int argc, char **argv);
+int cli_ingest(int argc, char **argv);
 int cli_status(int argc, char **argv);
 int cli_topics(int argc, char **argv);
 int cli_config(int argc, char **argv);

@@ -13,6 +13,7 @@
 
 static const struct cli_command commands[] = {
     {"ask", "ask a question and stream the answer", cli_ask},
+    {"ingest", "put the text files of a directory into the store", cli_ingest},
     {"status", "what runs, how it is, and what waits", cli_status},
     {"topics", "create the Kafka topics", cli_topics},
     {"config", "the configuration of this command line", cli_config},
@@ -28,6 +29,7 @@ static void print_help(FILE *out)
     fprintf(out,
             "\nexamples:\n"
             "  sluice topics create\n"
+            "  sluice ingest ./docs\n"
             "  sluice ask \"How do I rotate the keys?\"\n"
             "  sluice status\n"
             "\n`sluice COMMAND --help` says more. `sluice --version` prints the version.\n"

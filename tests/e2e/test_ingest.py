@@ -1,0 +1,259 @@
+"""Documents: from files on disk to passages that a search finds, with every failure counted once."""
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import tempfile
+import unittest
+
+from cluster import BIN, ROOT, Cluster, wait_until
+
+SAMPLE = os.path.join(ROOT, "deploy", "sample")
+CODE = "The launch code of the heron is 7411."
+
+
+def text_of(words, subject="Herons stand still in shallow water and wait"):
+    """Some sentences, and as many words as asked."""
+    return (subject + ". ") * (words // 8)
+
+
+class Store:
+    """The SQLite store that the workers write to."""
+
+    def __init__(self):
+        self.directory = tempfile.mkdtemp(prefix="sluice-ingest-")
+        self.path = os.path.join(self.directory, "store.db")
+        url = "sqlite://" + self.path
+        self.environment = {"SLUICE_VECTOR_URL": url, "SLUICE_KEYWORD_URL": url,
+                            "SLUICE_SQLITE_VEC": os.path.join(ROOT, ".local", "lib", "vec0.so")}
+
+    def rows(self, collection="default"):
+        """(doc_id, version, chunk_index, text) of all chunks, in order."""
+        with sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=10) as db:
+            return db.execute(
+                "SELECT doc_id, version, chunk_index, text FROM chunks JOIN scopes ON scopes.id = scope"
+                " WHERE collection = ? ORDER BY 1, 2, 3", (collection,)).fetchall()
+
+    def texts(self, doc_id):
+        return [text for doc, _, _, text in self.rows() if doc == doc_id]
+
+    def versions(self, doc_id):
+        return {version for doc, version, _, _ in self.rows() if doc == doc_id}
+
+
+class Case(unittest.TestCase):
+    def cluster(self, stages=("embed",), ingest=True, **environment):
+        self.store = Store()
+        self.addCleanup(shutil.rmtree, self.store.directory)
+        cluster = Cluster(gateway=False, ingest=ingest, stages=stages, **self.store.environment,
+                          **environment)
+        cluster.__enter__()
+        self.addCleanup(cluster.__exit__, None, None, None)
+        return cluster
+
+    def folder(self, **files):
+        """A directory with these files (bytes or text), named with __ for / and .md added."""
+        root = tempfile.mkdtemp(prefix="sluice-files-")
+        self.addCleanup(shutil.rmtree, root)
+        for name, content in files.items():
+            path = os.path.join(root, name.replace("__", "/") + ".md")
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "wb") as f:
+                f.write(content.encode() if isinstance(content, str) else content)
+        return root
+
+    def ingest(self, cluster, root, *arguments, code=0):
+        """The summary and the lines on stderr."""
+        done = cluster.sluice("ingest", root, *arguments, check=False)
+        self.assertEqual(done.returncode, code, done)
+        return json.loads(done.stdout), done.stderr
+
+    def search(self, cluster, question, answers=1):
+        cluster.produce("queries", json.dumps({"query": question, "mode": "search"}).encode(),
+                        headers=["content-type=application/json"])
+        results = wait_until(lambda: len(r := cluster.consume("results")) >= answers and r, 30,
+                             "a result")
+        return json.loads(results[-1]["payload"])["source_chunks"]
+
+
+class Documents(Case):
+    def test_sample_documents_are_found_and_replaced(self):
+        cluster = self.cluster(stages=("embed", "retrieve", "rerank"))
+        files = sum(name.endswith((".md", ".txt")) for _, _, names in os.walk(SAMPLE)
+                    for name in names)
+        summary, errors = self.ingest(cluster, SAMPLE)
+        first = self.store.rows()
+        self.assertEqual(summary, {"processed": files, "failed": 0, "total_chunks": len(first)})
+        self.assertEqual(errors, "")
+        self.assertEqual(len({row[0] for row in first}), files)
+        self.assertTrue(all(1 <= len(row[3]) <= 500 for row in first))
+        for doc_id in {row[0] for row in first}:
+            with open(os.path.join(SAMPLE, doc_id), encoding="utf-8") as f:
+                content = f.read()
+            indexes = [row[2] for row in first if row[0] == doc_id]
+            self.assertEqual(indexes, list(range(len(indexes))))
+            self.assertTrue(all(text in content for text in self.store.texts(doc_id)))
+
+        passage = first[17]
+        hits = self.search(cluster, passage[3])
+        self.assertIn((passage[0], passage[2]), [(h["doc_id"], h["chunk_index"]) for h in hits])
+        self.assertEqual(hits[0]["chunk_id"], f"{hits[0]['doc_id']}_{hits[0]['chunk_index']}")
+
+        again, _ = self.ingest(cluster, SAMPLE)
+        self.assertEqual(again, summary)
+        second = self.store.rows()
+        self.assertEqual([(r[0], r[2], r[3]) for r in second], [(r[0], r[2], r[3]) for r in first])
+        self.assertTrue(all(new[1] > old[1] for new, old in zip(second, first)))
+
+    def test_files_that_are_no_documents_stop_no_others(self):
+        cluster = self.cluster()
+        outside = self.folder(secret="not to be taken in")
+        root = self.folder(good=text_of(300), deep__er__good=text_of(40), latin=b"caf\xe9 au lait",
+                           empty="", blank=" \n\t\n", zero=b"a\0b", large=b"x" * ((16 << 20) + 1),
+                           most=b"word " * ((16 << 20) // 5 // 40))
+        os.symlink(os.path.join(outside, "secret.md"), os.path.join(root, "link.md"))
+        os.symlink(outside, os.path.join(root, "linked"))
+        os.symlink("good.md", os.path.join(root, "alias.md"))
+        os.symlink("..", os.path.join(root, "deep", "up"))
+        with open(os.path.join(root, "code.c"), "w", encoding="utf-8") as f:
+            f.write("int main;")
+        summary, errors = self.ingest(cluster, root, "--collection", "birds", code=1)
+        rows = self.store.rows("birds")
+        self.assertEqual(summary, {"processed": 4, "failed": 5, "total_chunks": len(rows)})
+        self.assertEqual({row[0] for row in rows}, {"alias.md", "deep/er/good.md", "good.md", "most.md"})
+        self.assertEqual(sorted(line.split("  ", 1)[1] for line in errors.splitlines()), [
+            "blank.md: empty", "empty.md: empty", "large.md: larger than 16 MiB",
+            "latin.md: not UTF-8", "zero.md: holds a zero byte: not a text"])
+
+    def test_an_embedding_that_fails_fails_its_document_only(self):
+        cluster = self.cluster()
+        cluster.upstream.behave(embed=[{"latency_ms": 0}, {"match": "POISON", "error_status": 400}])
+        old = text_of(800, "The old text")
+        self.ingest(cluster, self.folder(bad=old, good="good"))
+        before = self.store.texts("bad.md")
+        version = self.store.versions("bad.md")
+        summary, errors = self.ingest(
+            cluster, self.folder(bad="POISON " + text_of(800, "The new text"), good="better"), code=1)
+        self.assertEqual(summary, {"processed": 1, "failed": 1, "total_chunks": 1})
+        self.assertRegex(errors, r"^failed  bad\.md: chunk 0: .*400.*\n$")
+        self.assertEqual(self.store.texts("good.md"), ["better"])
+        self.assertEqual([text for doc, v, _, text in self.store.rows()
+                          if doc == "bad.md" and {v} == version], before)
+
+    def test_documents_from_kafka_alone(self):
+        cluster = self.cluster()
+        json_type = ["content-type=application/json"]
+
+        def put(document, headers=()):
+            cluster.produce("documents", json.dumps(document).encode(), headers=[*json_type, *headers])
+        put({"doc_id": "a", "text": CODE, "metadata": {"lang": "en"}})
+        put({"doc_id": "a", "text": "Another tenant's."}, ["sluice-tenant=other"])
+        put({"doc_id": "blank", "text": "  "})
+        cluster.produce("documents", b"no message", headers=json_type)
+        put({"doc_id": "b", "text": "The last one."})
+        wait_until(lambda: len({r[0] for r in self.store.rows()}) == 2 and len(self.store.rows()) == 3,
+                   30, "three chunks in the store")
+        self.assertCountEqual(self.store.texts("a"), [CODE, "Another tenant's."])
+        dead = wait_until(lambda: len(d := cluster.consume("documents.dlq")) == 2 and d, 30,
+                          "two dead letters")
+        reasons = sorted((d["payload"], d["headers"]["__connect.errors.exception.message"])
+                         for d in dead)
+        self.assertIn("nothing but white space", reasons[1][1])
+        self.assertEqual(reasons[0][0], b"no message")
+
+    def test_a_late_batch_of_an_old_version_does_not_come_back(self):
+        cluster = self.cluster(SLUICE_INGEST_BATCH=1)
+        cluster.upstream.behave(embed=[{"latency_ms": 0}, {"match": "SLOW", "latency_ms": 2500},
+                                       {"match": "LAST", "latency_ms": 8000}])
+
+        def put(text):
+            cluster.produce("documents", json.dumps({"doc_id": "a", "text": text}).encode(), key="a",
+                            headers=["content-type=application/json"])
+
+        def embedded():
+            return cluster.upstream.stats()["embed"]["in_flight"]
+        put("".join(word * 60 for word in ("Early part. ", "SLOW part. ", "More part. ", "LAST part. ")))
+        wait_until(lambda: self.store.texts("a"), 30, "the old version's first chunk")
+        slow = embedded()
+        put("New.")
+        wait_until(lambda: self.store.texts("a") == ["New."], 30, "the new version alone")
+        wait_until(lambda: embedded() < slow, 30, "an old chunk to come back late")
+        for left in ("others are still out", ""):
+            wait_until(lambda: left or embedded() == 0, 30, "the last old chunks")
+            self.stored(cluster)
+            self.assertEqual(self.store.texts("a"), ["New."], left)
+
+    def stored(self, cluster):
+        """Waits until all vectors that came are dealt with."""
+        def idle():
+            state = json.loads(cluster.sluice("status", "--json", check=False).stdout)
+            return all(t["lag"] == 0 for t in state["topics"] if t["topic"].endswith(".vectors"))
+        wait_until(idle, 30, "no vectors waiting")
+
+
+class Faults(Case):
+    def files(self, count=60):
+        return self.folder(**{f"d{i}": text_of(400, f"Paper {i} says little") for i in range(count)})
+
+    def begin(self, cluster, root):
+        return subprocess.Popen([os.path.join(BIN, "sluice"), "ingest", root],
+                                env=cluster.environment(), stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, text=True)
+
+    def test_a_worker_that_is_lost_changes_no_count(self):
+        cluster = self.cluster()
+        cluster.upstream.behave(embed={"latency_ms": 100})
+        with self.begin(cluster, self.files()) as process:
+            wait_until(lambda: os.path.exists(self.store.path) and len(self.store.rows()) > 20, 30,
+                       "some chunks")
+            cluster.kill(cluster.of("ingest")[0])
+            cluster.start("ingest")
+            out, err = process.communicate(timeout=100)
+        rows = self.store.rows()
+        self.assertEqual(process.returncode, 0, err)
+        self.assertEqual(json.loads(out), {"processed": 60, "failed": 0, "total_chunks": len(rows)})
+        self.assertEqual(len({(row[0], row[1]) for row in rows}), 60)
+
+    def test_a_redis_that_is_away_changes_no_count(self):
+        cluster = self.cluster()
+        cluster.upstream.behave(embed={"latency_ms": 50})
+        with self.begin(cluster, self.files(30)) as process:
+            wait_until(lambda: os.path.exists(self.store.path) and self.store.rows(), 30, "a chunk")
+            cluster.redis("CLIENT", "PAUSE", "2500")
+            out, err = process.communicate(timeout=100)
+        self.assertEqual(process.returncode, 0, err)
+        self.assertEqual(json.loads(out), {"processed": 30, "failed": 0,
+                                           "total_chunks": len(self.store.rows())})
+
+    def test_ctrl_c_and_standstill(self):
+        cluster = self.cluster(stages=(), ingest=False)
+        root = self.folder(one="text")
+        done = cluster.sluice("ingest", root, "--timeout", "1s", check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("1 of 1 documents are not stored, and nothing moved for 1 s", done.stderr)
+        self.assertEqual(json.loads(done.stdout), {"processed": 0, "failed": 0, "total_chunks": 0})
+        with self.begin(cluster, root) as process:
+            wait_until(lambda: len(cluster.consume("documents")) == 2, 30, "the second document")
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=30)
+        self.assertEqual(process.returncode, 130, err)
+
+    def test_what_is_missing_is_named(self):
+        cluster = self.cluster(stages=(), ingest=False)
+        root = self.folder(one="text")
+        cluster.prefix = "nothing-of-this-name"
+        done = cluster.sluice("ingest", root, check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("sluice topics create makes it", done.stderr)
+        done = cluster.sluice("ingest", os.path.join(root, "not-there"), check=False)
+        self.assertEqual((done.returncode, done.stderr.count("\n")), (1, 1))
+        done = cluster.sluice("ingest", root, "--pattern", "*.rst", check=False)
+        self.assertEqual((done.returncode, done.stderr.count("\n")), (1, 1))
+        self.assertIn("fits *.rst", done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()

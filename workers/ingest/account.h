@@ -1,0 +1,64 @@
+/*
+ * The account of documents in Redis (common/lua/ingest_account.lua): a question to it is asked
+ * until it is answered, however long Redis is away, so that nothing that was done goes uncounted.
+ */
+#ifndef SLUICE_WORKERS_INGEST_ACCOUNT_H
+#define SLUICE_WORKERS_INGEST_ACCOUNT_H
+
+#include "common/backoff.h"
+#include "common/loop.h"
+#include "common/redis.h"
+
+struct ingest_account {
+    struct sl_loop *loop;
+    struct sl_redis *redis;
+    const char *prefix; /* Borrowed. */
+    uint64_t ttl_ms;    /* How long what was written is kept after the last word. */
+};
+
+enum ingest_question {
+    INGEST_OPEN,   /* A document's message is taken up: which version is it? */
+    INGEST_LOOK,   /* What is known of this version? */
+    INGEST_BATCH,  /* These chunks are in the store. */
+    INGEST_DONE,   /* All are, and lower versions are gone. */
+    INGEST_FAILED, /* It will not be stored. */
+};
+
+enum ingest_state {
+    INGEST_STATE_OPEN,
+    INGEST_STATE_COMPLETE, /* All its chunks are in, and it was not counted yet. */
+    INGEST_STATE_DONE,
+    INGEST_STATE_FAILED,
+};
+
+struct ingest_call;
+
+/* A member of its owner. One question at a time. */
+struct ingest_ask {
+    /* Set by the owner, valid until on_answer or cancel. */
+    struct sl_span tenant, collection, doc_id;
+    struct sl_span ingest_id; /* Empty: no run counts it. */
+    struct sl_span message;   /* OPEN: what names the message, the same for each delivery. */
+    struct sl_span reason;    /* FAILED: one line. */
+    uint32_t first, chunks;   /* BATCH: index of the first, how many. */
+    uint32_t total;           /* BATCH, DONE: chunks of the document. */
+    int64_t version;          /* All but OPEN, which sets it. */
+    void (*on_answer)(struct ingest_ask *ask);
+    /* The answer. */
+    enum ingest_state state;
+    int64_t accepted; /* The highest version that was complete; 0: none is known. */
+    /* Of account.c. */
+    struct ingest_account *account;
+    enum ingest_question question;
+    struct ingest_call *call;
+    struct sl_timer retry;
+    struct sl_backoff backoff;
+};
+
+/* on_answer comes later, once. */
+void ingest_ask(struct ingest_account *account, struct ingest_ask *ask,
+                enum ingest_question question);
+/* on_answer does not come; Redis may have heard the question. Also when nothing is asked. */
+void ingest_ask_cancel(struct ingest_ask *ask);
+
+#endif

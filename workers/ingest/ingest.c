@@ -1,0 +1,250 @@
+/*
+ * The ingest stage: documents in, chunks to the embedding stage, and chunks with vectors into the
+ * stores. Both are bulk work: the second half comes back through a topic, so that nothing is held
+ * here while vectors are made, and any worker can take it up.
+ *
+ * What is known of a document lives in Redis (account.c): its version, which batches are stored,
+ * and how the run that it belongs to stands. A document that cannot be stored is noted there with
+ * the reason and stops no other.
+ */
+#include "workers/ingest/ingest.h"
+
+#include "common/log.h"
+#include "common/worker.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { STORE_BUDGET_MS = 600000 };
+
+struct ingest_config ingest_config;
+
+/* --- what both inputs need --- */
+
+void ingest_ask_about(struct ingest_job *state, enum ingest_question question,
+                      void (*on_answer)(struct ingest_ask *ask))
+{
+    struct ingest_ask *ask = &state->ask;
+    const struct sl_document *document = sl_job_document(state->job);
+    const struct sl_batch *batch = sl_job_batch(state->job);
+    if (document != NULL) {
+        ask->tenant = document->tenant;
+        ask->collection = document->collection;
+        ask->doc_id = document->doc_id;
+        ask->ingest_id = document->ingest_id;
+    } else {
+        ask->tenant = batch->tenant;
+        ask->collection = batch->collection;
+        ask->doc_id = batch->doc_id;
+        ask->ingest_id = batch->ingest_id;
+        ask->version = batch->version;
+        ask->first = batch->first;
+        ask->chunks = (uint32_t)batch->len;
+        ask->total = batch->total_chunks;
+    }
+    ask->on_answer = on_answer;
+    ingest_ask(&state->ingest->account, ask, question);
+}
+
+static void on_failure_noted(struct ingest_ask *ask)
+{
+    struct ingest_job *state = SL_ITEM(ask, struct ingest_job, ask);
+    if (ask->ingest_id.len > 0) {
+        sl_job_done(state->job);
+    } else {
+        sl_job_fail(state->job, SL_QERR_BAD_REQUEST, state->reason);
+    }
+}
+
+void ingest_fail(struct ingest_job *state, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vsnprintf(state->reason, sizeof(state->reason), format, args);
+    va_end(args);
+    state->ask.reason = sl_span_of(state->reason);
+    ingest_ask_about(state, INGEST_FAILED, on_failure_noted);
+    sl_log(SL_LOG_WARN, "document not stored", SL_SPANF("doc_id", state->ask.doc_id),
+           SL_SPANF("ingest_id", state->ask.ingest_id), SL_STR("why", state->reason));
+}
+
+/* --- jobs --- */
+
+static void start(struct sl_job *job)
+{
+    struct ingest_job *state = sl_job_state(job);
+    state->job = job;
+    state->ingest = sl_worker_stage(sl_job_worker(job));
+    if (sl_job_document(job) != NULL) {
+        ingest_document_start(state);
+    } else {
+        ingest_batch_start(state);
+    }
+}
+
+static void cancel(struct sl_job *job)
+{
+    struct ingest_job *state = sl_job_state(job);
+    ingest_ask_cancel(&state->ask);
+    ingest_write_cancel(&state->write);
+    ingest_document_cancel(state);
+}
+
+/* --- the stage --- */
+
+static int open_store(struct ingest *ingest, size_t i, const char *name, const char *url, char *why,
+                      size_t why_size)
+{
+    char reason[200] = "";
+    const struct sl_store_env env = {
+        .loop = sl_worker_loop(ingest->worker),
+        .http = sl_worker_http(ingest->worker),
+        .coord = sl_worker_coord(ingest->worker),
+        .metrics = sl_worker_metrics(ingest->worker),
+        .limit_name = name,
+        .sqlite_vec_path = ingest_config.sqlite_vec,
+        .timeout_ms = ingest_config.timeout_ms,
+    };
+    int rv = sl_store_open(url, &env, &ingest->stores.store[i], reason, sizeof(reason));
+    if (rv == 0 && !sl_store_writable(ingest->stores.store[i])) {
+        snprintf(reason, sizeof(reason), "this kind of store can only be searched");
+        rv = -SL_EINVAL;
+    }
+    if (rv != 0) {
+        snprintf(why, why_size, "SLUICE_%s_URL: %s", name, reason);
+    }
+    return rv;
+}
+
+static void fini(void *stage_state)
+{
+    struct ingest *ingest = stage_state;
+    for (size_t i = 0; i < INGEST_STORES; i++) {
+        sl_store_close(ingest->stores.store[i]);
+    }
+    free(ingest);
+}
+
+static int init(struct sl_worker *worker, void **ret, char *why, size_t why_size)
+{
+    struct sl_coord *coord = sl_worker_coord(worker);
+    if (ingest_config.chunk_overlap * 2 >= ingest_config.chunk_size) {
+        snprintf(why, why_size, "SLUICE_CHUNK_OVERLAP must be less than half of SLUICE_CHUNK_SIZE");
+        return -SL_EINVAL;
+    }
+    struct ingest *ingest = calloc(1, sizeof(*ingest));
+    if (ingest == NULL) {
+        return -SL_ENOMEM;
+    }
+    *ret = ingest;
+    ingest->worker = worker;
+    ingest->account = (struct ingest_account){.loop = sl_worker_loop(worker),
+                                              .redis = sl_coord_redis(coord),
+                                              .prefix = sl_coord_prefix(coord),
+                                              .ttl_ms = sl_coord_result_ttl_ms(coord)};
+    ingest->stores.loop = sl_worker_loop(worker);
+    ingest->stores.coord = coord;
+    ingest->stores.budget_ms = STORE_BUDGET_MS;
+    int rv = open_store(ingest, 0, "VECTOR", ingest_config.vector_url, why, why_size);
+    if (rv == 0 && strcmp(ingest_config.vector_url, ingest_config.keyword_url) != 0) {
+        rv = open_store(ingest, 1, "KEYWORD", ingest_config.keyword_url, why, why_size);
+    }
+    return rv;
+}
+
+static size_t limits(struct sl_limit ret[SL_STAGE_LIMITS])
+{
+    ret[0] = (struct sl_limit){.name = "VECTOR", .limit = (uint32_t)ingest_config.vector_limit};
+    ret[1] = (struct sl_limit){.name = "KEYWORD", .limit = (uint32_t)ingest_config.keyword_limit};
+    return 2;
+}
+
+#define AT(field) offsetof(struct ingest_config, field)
+static const char *const schemes[] = {"sqlite", "qdrant+http", "opensearch+http", NULL};
+
+static const struct sl_option store_options[] = {
+    {.name = "SLUICE_VECTOR_URL",
+     .type = SL_OPT_URL,
+     .offset = AT(vector_url),
+     .choices = schemes,
+     .help = "Store that chunks and vectors are written to, such as sqlite:///path."},
+    {.name = "SLUICE_KEYWORD_URL",
+     .type = SL_OPT_URL,
+     .offset = AT(keyword_url),
+     .choices = schemes,
+     .help = "Store that chunks are written to besides, when it is another one."},
+    {.name = "SLUICE_SQLITE_VEC",
+     .type = SL_OPT_STRING,
+     .offset = AT(sqlite_vec),
+     .fallback = "vec0",
+     .help = "Path of the sqlite-vec extension, for sqlite:// stores."},
+    {.name = "SLUICE_VECTOR_LIMIT",
+     .type = SL_OPT_INT,
+     .offset = AT(vector_limit),
+     .fallback = "20",
+     .min = 1,
+     .max = 100000,
+     .help = "Calls to the vector store in flight at most, in the whole cluster."},
+    {.name = "SLUICE_KEYWORD_LIMIT",
+     .type = SL_OPT_INT,
+     .offset = AT(keyword_limit),
+     .fallback = "20",
+     .min = 1,
+     .max = 100000,
+     .help = "Calls to the keyword store in flight at most, in the whole cluster."},
+    {.name = "SLUICE_INGEST_TIMEOUT",
+     .type = SL_OPT_DURATION,
+     .offset = AT(timeout_ms),
+     .fallback = "30s",
+     .min = 100,
+     .max = 600000,
+     .help = "For one write to a store."},
+    {.name = NULL},
+};
+static const struct sl_option chunk_options[] = {
+    {.name = "SLUICE_CHUNK_SIZE",
+     .type = SL_OPT_INT,
+     .offset = AT(chunk_size),
+     .fallback = "500",
+     .min = 20,
+     .max = 8000,
+     .help = "Characters of a chunk at most."},
+    {.name = "SLUICE_CHUNK_OVERLAP",
+     .type = SL_OPT_INT,
+     .offset = AT(chunk_overlap),
+     .fallback = "50",
+     .min = 0,
+     .max = 4000,
+     .help = "Characters that a chunk repeats of the one before; less than half of its size."},
+    {.name = "SLUICE_INGEST_BATCH",
+     .type = SL_OPT_INT,
+     .offset = AT(batch),
+     .fallback = "32",
+     .min = 1,
+     .max = 256,
+     .help = "Chunks that are embedded and stored together."},
+    {.name = NULL},
+};
+static const struct sl_option_set option_sets[] = {{"Stores", store_options, &ingest_config},
+                                                   {"Chunks", chunk_options, &ingest_config}};
+static const char *const outputs[] = {"chunks", NULL};
+
+const struct sl_stage ingest_stage = {
+    .name = "ingest",
+    .synopsis = "Cuts documents into chunks, and writes chunks and their vectors to the stores.",
+    .index = SL_STAGE_COUNT,
+    .inputs = {{.topic = "documents", .kind = SL_INPUT_DOCUMENT, .bulk = true, .public = true},
+               {.topic = "vectors", .kind = SL_INPUT_BATCH, .bulk = true}},
+    .outputs = outputs,
+    .limits = limits,
+    .admin_address = "127.0.0.1:9105",
+    .drain_ms = 10000,
+    .state_size = sizeof(struct ingest_job),
+    .option_sets = option_sets,
+    .option_set_count = 2,
+    .init = init,
+    .fini = fini,
+    .start = start,
+    .cancel = cancel,
+};

@@ -1,0 +1,52 @@
+/*
+ * The ingest stage, and what its files share: ingest.c (the stage), document.c (documents become
+ * chunks), batch.c (chunks with vectors go to the stores), account.c and write.c (Redis and
+ * stores).
+ */
+#ifndef SLUICE_WORKERS_INGEST_H
+#define SLUICE_WORKERS_INGEST_H
+
+#include "common/job.h"
+#include "workers/ingest/account.h"
+#include "workers/ingest/write.h"
+
+extern const struct sl_stage ingest_stage;
+
+struct ingest_config {
+    const char *vector_url, *keyword_url, *sqlite_vec;
+    long long vector_limit, keyword_limit, timeout_ms;
+    long long chunk_size, chunk_overlap, batch;
+};
+extern struct ingest_config ingest_config;
+
+struct ingest {
+    struct sl_worker *worker;
+    struct ingest_account account;
+    struct ingest_stores stores;
+};
+
+/* The state of a job, of either input. */
+struct ingest_job {
+    struct sl_job *job;
+    struct ingest *ingest;
+    struct ingest_ask ask;
+    struct ingest_write write; /* Of a batch. */
+    struct chunking *chunking; /* Of a document: document.c. */
+    uint32_t next;             /* The first chunk that was not sent yet. */
+    struct sl_timer pause;
+    char reason[256];
+};
+
+/* Document and batch, as far as the account wants to know them. */
+void ingest_ask_about(struct ingest_job *state, enum ingest_question question,
+                      void (*on_answer)(struct ingest_ask *ask));
+/* The document will not be stored: noted in its run's account; one that no run counts goes to the
+ * dead letters, so that somebody learns of it. Settles the job, later. */
+void ingest_fail(struct ingest_job *state, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+void ingest_document_start(struct ingest_job *state);
+void ingest_document_cancel(struct ingest_job *state);
+void ingest_batch_start(struct ingest_job *state);
+
+#endif
