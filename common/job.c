@@ -24,6 +24,7 @@ enum { QUERY_ARENA_MAX = 64 << 20, BULK_ARENA_MAX = 192 << 20 };
 
 static void on_verdict(struct sl_admission *admission, enum sl_verdict verdict);
 static void leave_running(struct sl_job *job);
+static void release_permits(struct sl_job *job);
 static void on_retry(struct sl_admission *admission);
 static void on_cancelled(struct sl_admission *admission);
 static void on_claim_lost(struct sl_admission *admission);
@@ -248,6 +249,7 @@ static void end_before_running(struct sl_job *job, enum sl_outcome outcome,
         sl_permit_release(job->worker->coord, &job->permits[i]);
     }
     struct sl_result result = job->partial;
+    release_permits(job);
     result.outcome = outcome;
     result.code = code;
     result.message = sl_span_of(message);
@@ -343,6 +345,14 @@ static void on_claim_lost(struct sl_admission *admission)
     } /* Otherwise its output is on the way already, and marking the claim will change nothing. */
 }
 
+/* Those that came with the admission and that no call took up. */
+static void release_permits(struct sl_job *job)
+{
+    for (size_t i = 0; i < job->worker->stage->admission_permits; i++) {
+        sl_permit_release(job->worker->coord, &job->permits[i]);
+    }
+}
+
 /* From RUNNING on: no time-out, no call-back, and what permits no call took up go back. */
 static void leave_running(struct sl_job *job)
 {
@@ -350,9 +360,7 @@ static void leave_running(struct sl_job *job)
     sl_timer_stop(job->worker->loop, &job->deadline);
     sl_list_remove(&job->in_blocked);
     job->on_room = NULL;
-    for (size_t i = 0; i < job->worker->stage->admission_permits; i++) {
-        sl_permit_release(job->worker->coord, &job->permits[i]);
-    }
+    release_permits(job);
 }
 
 void job_stop(struct sl_job *job)

@@ -2,7 +2,8 @@
 
 import unittest
 
-from cluster import Cluster
+from cluster import Cluster  # First: it sets the path of what follows.
+from client import TOPICS
 
 FAST = {"SLUICE_RETRIEVE_TIMEOUT": "800ms", "SLUICE_RERANK_TIMEOUT": "800ms",
         "SLUICE_CHAT_IDLE_TIMEOUT": "800ms", "SLUICE_CHAT_FIRST_BYTE_TIMEOUT": "1500ms"}
@@ -19,8 +20,9 @@ class Degraded(unittest.TestCase):
         self.cluster.upstream.reset()
 
     def ask(self, number, **behaviour):
+        self.cluster.upstream.reset()
         self.cluster.upstream.behave(**{"chat": {"token_interval_ms": 1}, **behaviour})
-        return self.cluster.ask(f"Question {number}: what now?")
+        return self.cluster.ask(f"Question {number}: {TOPICS[0]}")
 
     def test_a_search_or_the_reranker_that_fails_or_hangs(self):
         number = 100
@@ -51,7 +53,6 @@ class Degraded(unittest.TestCase):
                 self.assertEqual(status, 502, body)
                 self.assertEqual(body["error"]["code"], "upstream_error")
                 self.assertEqual(self.cluster.upstream.stats()["chat"]["calls"], 1)
-                self.cluster.upstream.reset()
 
     def test_a_generation_that_fails_before_its_first_token_is_tried_again(self):
         status, result = self.ask(400, chat={"token_interval_ms": 1, "fail_times": 2,
