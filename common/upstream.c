@@ -28,6 +28,7 @@
 
 enum { ERROR_BODY_MAX = 16384, DETAIL_MAX = 320, BACKOFF_BASE_MS = 100, BACKOFF_CAP_MS = 5000 };
 enum { RETRY_FLOOR = 10 };
+enum { CLOCK_SLACK_MS = 20 }; /* Between a timer of ours and what is thought to be Redis's time. */
 
 const char *const sl_upstream_schemes[] = {"http", "https", NULL};
 
@@ -59,7 +60,6 @@ struct sl_upstream_call {
     struct sl_buf error_body; /* Of a streamed call that was answered with an error. */
     uint32_t attempts;
     bool committed;
-    bool clipped; /* The deadline, not the option, sets this attempt's total time-out. */
     uint64_t began_us;
     int status;
     int end_err;
@@ -284,9 +284,9 @@ static void on_end(void *ctx, int err, const struct sl_http_response *response, 
         long ms = response->retry_after_ms < 600000 ? response->retry_after_ms : 600000;
         sl_permit_cool_down(upstream->coord, upstream->limit, (uint32_t)ms);
     }
-    if (err == -SL_ETIMEDOUT && call->clipped &&
-        sl_coord_now_ms(upstream->coord) >= call->request.deadline_ms) {
-        err = -SL_EEXPIRED;
+    int64_t remaining = call->request.deadline_ms - sl_coord_now_ms(upstream->coord);
+    if (err == -SL_ETIMEDOUT && remaining <= CLOCK_SLACK_MS) {
+        err = -SL_EEXPIRED; /* The deadline had set this time-out. */
     }
     if (!try_again(call, err, response->connected)) {
         finish(call, err, body);
@@ -312,7 +312,6 @@ static int start_http(struct sl_upstream_call *call, int64_t remaining)
         {SL_SPAN("Accept"), stream ? SL_SPAN("text/event-stream") : SL_SPAN("application/json")},
         {SL_SPAN("Authorization"), sl_span_of(call->upstream->authorization)},
     };
-    call->clipped = remaining <= config->timeout_ms;
     const struct sl_http_request http = {
         .method = request->method,
         .url = call->url,
