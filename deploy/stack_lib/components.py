@@ -39,6 +39,16 @@ EMBED_FILE = "all-MiniLM-L6-v2.f16.gguf"
 CHAT_SLOTS = 2
 CHAT_CONTEXT = 8192
 
+# Calls in flight at most, by upstream. These servers queue what is beyond what they work on, and a
+# call that waits in a queue of many ends by its time-out; here calls wait for a permit instead.
+LIMITS = {
+    "SLUICE_CHAT_LIMIT": CHAT_SLOTS,
+    "SLUICE_EMBED_LIMIT": 4,
+    "SLUICE_EMBED_QUERY_LIMIT": 4,
+    "SLUICE_EMBED_RESERVE": 2,
+    "SLUICE_RERANK_LIMIT": 2,
+}
+
 # Seconds until a stopping process is killed. A worker's own limit, SLUICE_DRAIN_TIMEOUT, comes
 # first: the time of a whole query where tokens are streamed, 10 s elsewhere.
 STOP_SERVER = 30
@@ -240,7 +250,7 @@ def worker_process(layout, chosen, passed_on, component, name):
     """`passed_on` holds the variables that the user set: they win."""
     admin = chosen["admin"][name]
     environment = connections(layout, chosen)
-    environment["SLUICE_CHAT_LIMIT"] = str(CHAT_SLOTS)
+    environment.update({name: str(limit) for name, limit in LIMITS.items()})
     environment.update(passed_on)
     environment["SLUICE_ADMIN_LISTEN"] = f"{ports.LOOPBACK}:{admin}"
     if component == "gateway":
