@@ -152,6 +152,35 @@ TEST(a_chunk_at_fault_fails_its_batch_with_the_reason)
     teardown();
 }
 
+TEST(chunks_outlive_an_upstream_that_is_away)
+{
+    setup();
+    struct sl_batch batch = batch_of_two();
+    struct sl_job *job = fake_bulk_create(worker, &batch);
+    fake_start(job);
+    fake_call_end(fake_call(worker, 0), -SL_ETIMEDOUT, 0, "");
+    turn();
+    CHECK(job->settled == FAKE_OPEN && fake_call_count(worker) == 1);
+    now_us += 2000000;
+    turn();
+    CHECK_INT(fake_call_count(worker), 2);
+    fake_call_end(fake_call(worker, 1), 0, 200, TWO);
+    CHECK(job->settled == FAKE_DONE && job->batch.failure.len == 0);
+    fake_job_destroy(job);
+
+    job = fake_bulk_create(worker, &batch);
+    fake_start(job);
+    for (size_t i = 2; job->settled == FAKE_OPEN; i++) {
+        CHECK(i < 10);
+        fake_call_end(fake_call(worker, i), -SL_ECONN, 0, "");
+        now_us += 40000000;
+        turn();
+    }
+    CHECK(job->settled == FAKE_DONE && job->batch.failure.len > 0);
+    fake_job_destroy(job);
+    teardown();
+}
+
 TEST(responses_that_do_not_fit_are_refused)
 {
     static const char *const bodies[] = {
@@ -186,6 +215,7 @@ int main(int argc, char **argv)
         {"a_batch_of_chunks_goes_on_with_its_vectors", a_batch_of_chunks_goes_on_with_its_vectors},
         {"a_chunk_at_fault_fails_its_batch_with_the_reason",
          a_chunk_at_fault_fails_its_batch_with_the_reason},
+        {"chunks_outlive_an_upstream_that_is_away", chunks_outlive_an_upstream_that_is_away},
         {"responses_that_do_not_fit_are_refused", responses_that_do_not_fit_are_refused},
         {NULL, NULL},
     };

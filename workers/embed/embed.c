@@ -13,8 +13,9 @@
  */
 #include "workers/embed/embed.h"
 
+#include "common/backoff.h"
+#include "common/clock.h"
 #include "common/job.h"
-#include "common/log.h"
 #include "common/upstream.h"
 #include "common/worker.h"
 #include "workers/embed/vectors.h"
@@ -23,6 +24,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+enum { BULK_TRIES = 6, BULK_BACKOFF_MS = 1000, BULK_BACKOFF_CAP_MS = 30000 };
 enum { REQUEST_MAX = 16 << 20, RESPONSE_MAX = 64 << 20, MEMBERS_MAX = 256, BATCH_BYTES = 64 << 20 };
 
 static struct config {
@@ -51,6 +53,8 @@ struct call {
     struct stage *stage;
     struct sl_upstream_call *upstream;
     bool bulk;
+    struct sl_timer retry; /* Bulk work that waits to be tried again; then upstream is NULL. */
+    struct sl_backoff backoff;
     size_t len, present;
     struct member members[];
 };
@@ -233,7 +237,34 @@ static void fail_members(struct call *call, int err, const char *why)
     }
 }
 
+static int request_vectors(struct call *call);
 static void flush_soon(struct stage *stage);
+static void on_end(void *ctx, int err, int status, struct sl_span body, const char *detail,
+                   uint32_t attempts);
+
+static void on_bulk_retry(struct sl_timer *timer)
+{
+    struct call *call = SL_ITEM(timer, struct call, retry);
+    int rv = request_vectors(call);
+    if (rv != 0) {
+        on_end(call, rv, 0, SL_SPAN(""), sl_error_text(rv), 0);
+    }
+}
+
+/* What an upstream that is busy or away did to bulk work is no fault of a text: nobody waits for
+ * it, so it is tried again, for about a minute in all. A 500 may be a text's fault (see split). */
+static bool try_bulk_again(struct call *call, int err, int status)
+{
+    bool transient = sl_error_class(err) == SL_CLASS_RETRY || err == -SL_ECUT || err == -SL_ELOST ||
+                     err == -SL_EEXPIRED;
+    if (!call->bulk || !transient || status == 500 || call->backoff.tries + 1 >= BULK_TRIES) {
+        return false;
+    }
+    call->upstream = NULL;
+    sl_timer_start(sl_worker_loop(call->stage->worker), &call->retry,
+                   sl_backoff_next_ms(&call->backoff), on_bulk_retry);
+    return true;
+}
 
 static void on_end(void *ctx, int err, int status, struct sl_span body, const char *detail,
                    uint32_t attempts)
@@ -242,6 +273,9 @@ static void on_end(void *ctx, int err, int status, struct sl_span body, const ch
     struct stage *stage = call->stage;
     struct sl_job *bulk_job = call->bulk ? call->members[0].job : NULL;
     count_attempts(call, attempts);
+    if (err != 0 && try_bulk_again(call, err, status)) {
+        return;
+    }
     if (err == 0) {
         deliver(call, body);
     } else if (!split(call, err, status)) {
@@ -327,6 +361,7 @@ static int start_call(struct stage *stage, const struct member *members, size_t 
     }
     call->stage = stage;
     call->bulk = bulk;
+    sl_backoff_init(&call->backoff, BULK_BACKOFF_MS, BULK_BACKOFF_CAP_MS, sl_clock_now_us());
     call->len = call->present = len;
     memcpy(call->members, members, len * sizeof(*members));
     int rv = request_vectors(call);
@@ -426,7 +461,10 @@ static void start(struct sl_job *job)
 
 static void close_call(struct call *call)
 {
-    sl_upstream_cancel(call->upstream);
+    if (call->upstream != NULL) {
+        sl_upstream_cancel(call->upstream);
+    }
+    sl_timer_stop(sl_worker_loop(call->stage->worker), &call->retry);
     if (!call->bulk) {
         call->stage->calls--;
         flush_soon(call->stage);
