@@ -9,7 +9,9 @@ import subprocess
 import tempfile
 import unittest
 
-from cluster import BIN, ROOT, Cluster, wait_until
+from cluster import BIN, ROOT, STAGES, Cluster, wait_until
+
+from answers import expected_tokens  # Found once cluster is imported.
 
 SAMPLE = os.path.join(ROOT, "deploy", "sample")
 CODE = "The launch code of the heron is 7411."
@@ -45,10 +47,10 @@ class Store:
 
 
 class Case(unittest.TestCase):
-    def cluster(self, stages=("embed",), ingest=True, **environment):
+    def cluster(self, stages=("embed",), ingest=True, gateway=False, **environment):
         self.store = Store()
         self.addCleanup(shutil.rmtree, self.store.directory)
-        cluster = Cluster(gateway=False, ingest=ingest, stages=stages, **self.store.environment,
+        cluster = Cluster(gateway=gateway, ingest=ingest, stages=stages, **self.store.environment,
                           **environment)
         cluster.__enter__()
         self.addCleanup(cluster.__exit__, None, None, None)
@@ -192,6 +194,34 @@ class Documents(Case):
             state = json.loads(cluster.sluice("status", "--json", check=False).stdout)
             return all(t["lag"] == 0 for t in state["topics"] if t["topic"].endswith(".vectors"))
         wait_until(idle, 30, "no vectors waiting")
+
+
+class Whole(Case):
+    def test_ingested_documents_answer_a_question(self):
+        cluster = self.cluster(stages=STAGES, gateway=True)
+        self.ingest(cluster, SAMPLE)
+        cluster.upstream.behave(chat={"token_interval_ms": 2})
+        question = "Question 1: how long does the quarantine last?"
+        done = cluster.sluice("ask", question)
+        text, _, rest = done.stdout.partition("\n")
+        self.assertEqual(text, "".join(expected_tokens(question, 50)))
+        sources = [line for line in rest.splitlines() if line.startswith("[")]
+        self.assertEqual([line.split()[0] for line in sources], [f"[{n}]" for n in range(1, 6)])
+        known = {f"{doc}#{index}" for doc, _, index, _ in self.store.rows()}
+        self.assertLessEqual({line.split()[1] for line in sources}, known)
+        for stage in STAGES:
+            self.assertRegex(rest, rf"(?m)^{stage} +\d+ +\d+ +\d+ +\d+$")
+        self.assertNotIn("answered without", rest)
+
+        self.assertIn("[5] ", cluster.sluice("ask", "--search", question).stdout)
+        result = json.loads(cluster.sluice("ask", "--json", question).stdout)
+        self.assertEqual(result["answer"], "".join(expected_tokens(question, 50)))
+
+        hosts = ",".join(worker.admin()[len("http://"):] for worker in cluster.workers)
+        cluster._extra["SLUICE_ADMIN_HOSTS"] = hosts
+        status = cluster.sluice("status").stdout
+        for worker in cluster.workers:
+            self.assertRegex(status, rf"(?m)^sluice-{worker.name} +\S+ +ready +\d+$")
 
 
 class Faults(Case):

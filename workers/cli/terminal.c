@@ -56,7 +56,9 @@ void cli_put_text(const struct cli_terminal *terminal, struct sl_span text)
         }
         at += len > 0 ? len : 1;
     }
-    fwrite(text.data + from, 1, text.len - from, terminal->out);
+    if (from < text.len) {
+        fwrite(text.data + from, 1, text.len - from, terminal->out);
+    }
 }
 
 static bool begins_character(char c)
