@@ -1,5 +1,6 @@
 /* OpenAI's chat: requests read into queries, table by table, and the objects that are answered. */
 #include "common/json.h"
+#include "tests/support/alloc_fail.h"
 #include "tests/support/test.h"
 #include "workers/gateway/chat_request.h"
 #include "workers/gateway/chat_write.h"
@@ -275,6 +276,26 @@ TEST(what_is_no_json_object_says_where)
     CHECK_STR(fault.param, "");
 }
 
+TEST(each_allocation_may_fail)
+{
+    const struct chat_headers headers = {.collection = SL_SPAN("h")};
+    const struct sl_span body = sl_span_of(
+        "{\"model\":\"m\",\"seed\":7,\"sluice\":{\"filter\":{\"k\":\"v\"}},\"messages\":[" USER(
+            "a") "," MODEL("b") ",{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"q"
+                                "\"}]}]}");
+    for (long k = 1;; k++) {
+        sl_arena_fini(&arena);
+        sl_arena_init(&arena, ARENA_MAX);
+        sl_test_fail_any_alloc(k);
+        int rv = chat_request_read(body, &headers, HISTORY, &arena, &chat, &fault);
+        if (!sl_test_alloc_failed()) {
+            CHECK_INT(rv, 0);
+            break;
+        }
+        CHECK_INT(rv, -SL_ENOMEM);
+    }
+}
+
 /* --- objects --- */
 
 static const struct chat_head head = {.id = {"q-1", 3}, .created_s = 1700000000, .model = {"m", 1}};
@@ -360,6 +381,7 @@ int main(int argc, char **argv)
         CASE(query_fields_come_in_the_body_or_as_headers),
         CASE(wrong_headers_are_faults_of_the_header),
         CASE(what_is_no_json_object_says_where),
+        CASE(each_allocation_may_fail),
         CASE(chunks_are_openais),
         CASE(the_whole_answer_is_openais),
         CASE(models_are_the_alias_and_the_configured_ones),

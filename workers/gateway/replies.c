@@ -24,7 +24,7 @@
 #include <sys/random.h>
 
 enum {
-    COUNT_TIMEOUT_MS = 5000,
+    COUNT_TIMEOUT_MS = 2000,
     COUNT_AGAIN_MS = 500,
     CHOOSE_MS = 2000,
     LEASE_MS = 30000,

@@ -1,0 +1,476 @@
+/*
+ * Queries through the gateway, with a pipeline that the test plays: what the caller sees of each
+ * log of events, what happens when the caller leaves, and how a query ends that nobody ends.
+ */
+#include "tests/support/gateway_fixture.h"
+
+#include <signal.h>
+
+static struct peer peer;
+
+static void begin(const char *const *environment)
+{
+    gateway_start(environment);
+    peer_open(&peer, gateway.port);
+}
+
+static void finish(void)
+{
+    peer_close(&peer);
+    gateway_stop(0);
+}
+
+static void ask(struct peer *by, const char *fields)
+{
+    char body[512];
+    snprintf(body, sizeof(body), "{\"query\":\"what?\"%s%s}", fields[0] != '\0' ? "," : "", fields);
+    gateway_post(by, "/v1/query", "Accept: text/event-stream\r\n", body);
+}
+
+/* How often text is in what the peer got. */
+static int count(struct peer *of, const char *text)
+{
+    int n = 0;
+    for (const char *at = strstr(peer_text(of), text); at != NULL; at = strstr(at + 1, text)) {
+        n++;
+    }
+    return n;
+}
+
+/* A marker that comes after all that was emitted before it, on the same partition. */
+static void catch_up(void)
+{
+    struct peer marker;
+    size_t n = gateway.asked_count + 1;
+    peer_open(&marker, gateway.port);
+    ask(&marker, "");
+    emit_done(gateway_asked(n), 1, 0, 20);
+    GATEWAY_WAIT(peer_has(&marker, "[DONE]"));
+    peer_close(&marker);
+}
+
+static void again(void)
+{
+    sl_buf_clear(&peer.in);
+}
+
+/* --- streams --- */
+
+TEST(a_stream_is_what_the_workers_sent_in_order)
+{
+    begin(NULL);
+    gateway_post(&peer, "/v1/query",
+                 "accept: text/html, text/event-stream;q=0.9\r\nX-Request-Id: mine-1\r\n"
+                 "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n",
+                 "{\"query\":\"what?\",\"top_n\":3,\"history\":[{\"role\":\"user\",\"content\":"
+                 "\"before\"}],\"timeout_ms\":30000,\"filter\":{\"a\":\"b\"}}");
+    struct asked *asked = gateway_asked(1);
+    CHECK(sl_span_is(asked->query.query, "what?") && asked->query.top_n == 3);
+    CHECK_INT(asked->query.history_len, 1);
+    CHECK_INT(asked->query.filter_len, 1);
+    CHECK(sl_span_is(asked->query.tenant, "default"));
+    CHECK(sl_span_begins(asked->query.traceparent, "00-0af7"));
+    CHECK(asked->query.deadline_ms > sl_clock_unix_ms() &&
+          asked->query.deadline_ms < sl_clock_unix_ms() + 31000);
+    GATEWAY_WAIT(peer_has(&peer, "\r\n\r\n"));
+    CHECK(peer_has(&peer, "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"));
+    CHECK(peer_has(&peer, "x-request-id: mine-1\r\n"));
+    CHECK(peer_has(&peer, asked->id));
+    emit_sources(asked, 10);
+    emit_delta(asked, 1, 0, 20, "one\n");
+    emit_delta(asked, 1, 1, 20, "two");
+    emit_done(asked, 1, 2, 20);
+    GATEWAY_WAIT(peer_has(&peer, "data: [DONE]\n\n"));
+    CHECK(peer_has(&peer, "id: 0:0\nevent: sources\ndata: {"));
+    CHECK(peer_has(&peer, "\"doc_id\":\"guide.md\",\"chunk_id\":\"guide.md_3\",\"chunk_index\":3,"
+                          "\"text\":\"a passage\",\"score\":0.5,\"metadata\":{\"lang\":\"en\"}"));
+    CHECK(peer_has(&peer, "id: 1:0\nevent: delta\ndata: {"));
+    CHECK(peer_has(&peer, "\"text\":\"one\\n\""));
+    CHECK(peer_has(&peer, "id: 1:2\nevent: done\ndata: {"));
+    CHECK(peer_has(&peer, "\"outcome\":\"done\""));
+    CHECK_INT(count(&peer, "fence"), 0);
+    /* The connection serves the next request. */
+    again();
+    ask(&peer, "");
+    emit_error(gateway_asked(2), 0, 0, 5, SL_QERR_RETRIEVAL_FAILED, "no search");
+    GATEWAY_WAIT(peer_has(&peer, "data: [DONE]\n\n"));
+    CHECK(peer_has(&peer, "\"error\":{\"code\":\"retrieval_failed\",\"message\":\"no search\","
+                          "\"stage\":\"generate\"}"));
+    finish();
+}
+
+TEST(doubles_latecomers_and_foreign_records_are_not_seen)
+{
+    begin(NULL);
+    ask(&peer, "");
+    struct asked *asked = gateway_asked(1);
+    struct asked foreign = *asked;
+    foreign.query.id = SL_SPAN("some-other-query");
+    emit_sources(asked, 10);
+    emit_sources(asked, 11);
+    emit_delta(&foreign, 1, 0, 20, "foreign");
+    emit_delta(asked, 1, 0, 20, "one");
+    emit_delta(asked, 1, 0, 20, "one");
+    emit_delta(asked, 1, 1, 19, "stale");
+    emit_done(asked, 1, 1, 20);
+    emit_error(asked, 1, 2, 20, SL_QERR_INTERNAL, "behind");
+    GATEWAY_WAIT(peer_has(&peer, "[DONE]"));
+    catch_up();
+    peer_read(&peer);
+    CHECK_INT(count(&peer, "event: sources"), 1);
+    CHECK_INT(count(&peer, "event: delta"), 1);
+    CHECK_INT(count(&peer, "stale") + count(&peer, "foreign") + count(&peer, "behind"), 0);
+    CHECK_INT(count(&peer, "[DONE]"), 1);
+    finish();
+}
+
+TEST(a_hole_in_the_answer_is_an_error_and_the_query_is_cancelled)
+{
+    begin(NULL);
+    ask(&peer, "");
+    struct asked *asked = gateway_asked(1);
+    emit_delta(asked, 1, 0, 20, "one");
+    emit_delta(asked, 1, 2, 20, "three");
+    GATEWAY_WAIT(peer_has(&peer, "[DONE]"));
+    CHECK(peer_has(&peer, "\"code\":\"worker_lost\""));
+    CHECK_INT(count(&peer, "three"), 0);
+    GATEWAY_WAIT(gateway_redis_field(asked->id, ".cancelled")[0] != '\0');
+    finish();
+}
+
+TEST(a_new_owner_begins_again_only_with_a_restart)
+{
+    begin(NULL);
+    ask(&peer, "\"on_worker_lost\":\"restart\"");
+    struct asked *asked = gateway_asked(1);
+    emit_delta(asked, 1, 0, 20, "one");
+    emit_restart(asked, 2, 0, 30);
+    emit_delta(asked, 2, 1, 30, "two");
+    emit_done(asked, 2, 2, 30);
+    GATEWAY_WAIT(peer_has(&peer, "[DONE]"));
+    CHECK(peer_has(&peer, "id: 2:0\nevent: restart\n"));
+    CHECK(peer_has(&peer, "event: done"));
+    again();
+    ask(&peer, "");
+    asked = gateway_asked(2);
+    emit_delta(asked, 1, 0, 20, "one");
+    emit_delta(asked, 2, 0, 30, "two");
+    GATEWAY_WAIT(peer_has(&peer, "[DONE]"));
+    CHECK(peer_has(&peer, "\"code\":\"worker_lost\""));
+    finish();
+}
+
+/* --- whole answers --- */
+
+TEST(the_result_has_the_text_and_the_sources_of_its_events)
+{
+    begin(NULL);
+    gateway_post(&peer, "/v1/query", "", "{\"query\":\"what?\"}");
+    struct asked *asked = gateway_asked(1);
+    emit_sources(asked, 10);
+    emit_delta(asked, 1, 0, 20, "thrown away");
+    emit_restart(asked, 2, 0, 30);
+    emit_delta(asked, 2, 1, 30, "one ");
+    emit_delta(asked, 2, 2, 30, "two");
+    emit_done(asked, 2, 3, 30);
+    GATEWAY_WAIT(peer_has(&peer, "\"total_ms\""));
+    CHECK(peer_has(&peer, "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"));
+    CHECK(peer_has(&peer, "\"outcome\":\"done\",\"query\":\"what?\",\"answer\":\"one two\""));
+    CHECK(peer_has(&peer, "\"text\":\"a passage\""));
+    CHECK(peer_has(&peer, "\"total_tokens\":18"));
+    CHECK(peer_has(&peer, "\"error\":null"));
+    finish();
+}
+
+TEST(each_failure_has_its_status)
+{
+    static const struct {
+        enum sl_query_error code;
+        const char *status, *member;
+    } rows[] = {
+        {SL_QERR_BAD_REQUEST, "400", "\"code\":\"bad_request\""},
+        {SL_QERR_TIMEOUT, "504", "\"code\":\"timeout\""},
+        {SL_QERR_CANCELLED, "409", "\"code\":\"cancelled\""},
+        {SL_QERR_WORKER_LOST, "502", "\"code\":\"worker_lost\""},
+        {SL_QERR_UPSTREAM_ERROR, "502", "\"code\":\"upstream_error\""},
+        {SL_QERR_RETRIEVAL_FAILED, "502", "\"code\":\"retrieval_failed\""},
+        {SL_QERR_OVERLOADED, "503", "\"code\":\"overloaded\""},
+        {SL_QERR_INTERNAL, "500", "\"code\":\"internal\""},
+    };
+    begin(NULL);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        char head[32];
+        gateway_post(&peer, i % 2 == 0 ? "/v1/query" : "/v1/chat/completions", "",
+                     i % 2 == 0 ? "{\"query\":\"what?\"}"
+                                : "{\"model\":\"model-b\",\"messages\":[{\"role\":\"user\","
+                                  "\"content\":\"what?\"}]}");
+        struct asked *asked = gateway_asked(i + 1);
+        emit_error(asked, 1, 0, 20, rows[i].code, "it broke");
+        snprintf(head, sizeof(head), "HTTP/1.1 %s ", rows[i].status);
+        GATEWAY_WAIT(peer_has(&peer, "it broke"));
+        CHECK(peer_has(&peer, head));
+        CHECK(peer_has(&peer, rows[i].member));
+        CHECK(peer_has(&peer, "\"message\":\"generate: it broke\""));
+        CHECK(peer_has(&peer, asked->id));
+        /* It was paid for: no client may repeat it by itself. */
+        CHECK(peer_has(&peer, "x-should-retry: false\r\n"));
+        again();
+    }
+    finish();
+}
+
+TEST(a_search_ends_with_its_sources)
+{
+    begin(NULL);
+    gateway_post(&peer, "/v1/search", "", "{\"query\":\"what?\"}");
+    struct asked *asked = gateway_asked(1);
+    CHECK_INT(asked->query.mode, SL_MODE_SEARCH);
+    emit_sources(asked, 10);
+    emit_done(asked, 0, 1, 10);
+    GATEWAY_WAIT(peer_has(&peer, "\"total_ms\""));
+    CHECK(peer_has(&peer, "\"text\":\"a passage\"") && peer_has(&peer, "\"answer\":\"\""));
+    finish();
+}
+
+/* --- chat --- */
+
+static void chat(const char *more)
+{
+    char body[512];
+    snprintf(body, sizeof(body),
+             "{\"model\":\"sluice\",\"messages\":[{\"role\":\"user\",\"content\":\"what?\"}]%s}",
+             more);
+    gateway_post(&peer, "/v1/chat/completions", "", body);
+}
+
+TEST(a_chat_stream_begins_with_citations_and_ends_with_usage)
+{
+    begin(NULL);
+    chat(",\"stream\":true,\"stream_options\":{\"include_usage\":true},\"seed\":7");
+    struct asked *asked = gateway_asked(1);
+    CHECK(sl_span_is(asked->query.extra, "{\"seed\":7}"));
+    CHECK_INT(asked->query.model.len, 0); /* The alias. */
+    emit_sources(asked, 10);
+    GATEWAY_WAIT(peer_has(&peer, "\"citations\":[{\"n\":1,\"doc_id\":\"guide.md\""));
+    CHECK(peer_has(&peer, "data: {\"id\":\"chatcmpl-"));
+    emit_delta(asked, 1, 0, 20, "one");
+    emit_done(asked, 1, 1, 20);
+    GATEWAY_WAIT(peer_has(&peer, "data: [DONE]\n\n"));
+    CHECK(peer_has(&peer, "\"delta\":{\"content\":\"one\"}"));
+    CHECK(peer_has(&peer, "\"delta\":{},\"logprobs\":null,\"finish_reason\":\"stop\""));
+    CHECK(peer_has(&peer, "\"choices\":[],\"usage\":{\"prompt_tokens\":11"));
+    CHECK_INT(count(&peer, "event:") + count(&peer, "\nid:"), 0);
+    CHECK_INT(count(&peer, "citations"), 1);
+    again();
+    chat(",\"stream\":true");
+    asked = gateway_asked(2);
+    emit_delta(asked, 1, 0, 20, "one");
+    emit_error(asked, 1, 1, 20, SL_QERR_UPSTREAM_ERROR, "it broke");
+    GATEWAY_WAIT(peer_has(&peer, "data: [DONE]\n\n"));
+    CHECK(peer_has(&peer, "\"citations\":[]")); /* Always there. */
+    CHECK(peer_has(&peer, "data: {\"error\":{\"message\":\"it broke\",\"type\":\"server_error\","
+                          "\"param\":null,\"code\":\"upstream_error\"}}\n\n"));
+    CHECK_INT(count(&peer, "\"finish_reason\":\"stop\""), 0);
+    finish();
+}
+
+TEST(a_chat_answer_is_one_object)
+{
+    begin(NULL);
+    chat("");
+    struct asked *asked = gateway_asked(1);
+    emit_sources(asked, 10);
+    emit_delta(asked, 1, 0, 20, "one ");
+    emit_delta(asked, 1, 1, 20, "two");
+    emit_done(asked, 1, 2, 20);
+    GATEWAY_WAIT(peer_has(&peer, "\"citations\":[{\"n\":1,"));
+    CHECK(peer_has(&peer, "\"object\":\"chat.completion\""));
+    CHECK(peer_has(&peer, "\"model\":\"sluice\""));
+    CHECK(peer_has(&peer, "\"message\":{\"role\":\"assistant\",\"content\":\"one two\","
+                          "\"refusal\":null}"));
+    finish();
+}
+
+/* --- callers who leave --- */
+
+TEST(a_caller_that_leaves_cancels_as_it_asked)
+{
+    static const struct {
+        const char *fields;
+        bool cancels;
+    } rows[] = {{"", true},
+                {"\"on_disconnect\":\"cancel\"", true},
+                {"\"on_disconnect\":\"grace:1\"", true},
+                {"\"on_disconnect\":\"continue\"", false}};
+    begin(NULL);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        size_t n = gateway.asked_count + 1;
+        struct peer leaver;
+        peer_open(&leaver, gateway.port);
+        ask(&leaver, rows[i].fields);
+        struct asked *asked = gateway_asked(n);
+        emit_delta(asked, 1, 0, 20, "one");
+        GATEWAY_WAIT(peer_has(&leaver, "one"));
+        peer_close(&leaver);
+        if (rows[i].cancels) {
+            GATEWAY_WAIT(gateway_redis_field(asked->id, ".cancelled")[0] != '\0');
+        } else {
+            catch_up();
+            CHECK_STR(gateway_redis_field(asked->id, ".cancelled"), "");
+        }
+        emit_done(asked, 1, 1, 20);
+    }
+    GATEWAY_WAIT(gateway_logged("client=left"));
+    finish();
+}
+
+TEST(a_caller_of_a_whole_answer_may_leave_too)
+{
+    struct peer leaver;
+    begin(NULL);
+    peer_open(&leaver, gateway.port);
+    gateway_post(&leaver, "/v1/query", "", "{\"query\":\"what?\"}");
+    struct asked *asked = gateway_asked(1);
+    shutdown(leaver.fd, SHUT_WR); /* A half-close counts. */
+    GATEWAY_WAIT(gateway_redis_field(asked->id, ".cancelled")[0] != '\0');
+    emit_error(asked, 0, 0, 5, SL_QERR_CANCELLED, "cancelled");
+    peer_close(&leaver);
+    finish();
+}
+
+TEST(a_delete_cancels_any_query)
+{
+    begin(NULL);
+    peer_send_text(&peer, "DELETE /v1/queries/of.another-gateway HTTP/1.1\r\nHost: a\r\n\r\n");
+    GATEWAY_WAIT(peer_has(&peer, "{\"id\":\"of.another-gateway\",\"state\":\"cancelling\"}"));
+    CHECK(peer_has(&peer, "HTTP/1.1 202 "));
+    CHECK(peer_has(&peer, "sluice-id: of.another-gateway\r\n"));
+    CHECK(gateway_redis_field("of.another-gateway", ".cancelled")[0] != '\0');
+    finish();
+}
+
+/* --- the gateway's own endings --- */
+
+TEST(a_query_that_nobody_ends_is_ended_after_its_deadline)
+{
+    begin(NULL);
+    ask(&peer, "\"timeout_ms\":500");
+    struct asked *asked = gateway_asked(1);
+    emit_delta(asked, 1, 0, 20, "one");
+    GATEWAY_WAIT(peer_has(&peer, "[DONE]"));
+    CHECK(peer_has(&peer, "event: error\n"));
+    CHECK(peer_has(&peer, "\"outcome\":\"expired\""));
+    CHECK(peer_has(&peer, "\"error\":{\"code\":\"timeout\""));
+    /* Stored, produced and acknowledged, once for all. */
+    GATEWAY_WAIT(gateway.results == 1);
+    GATEWAY_WAIT(gateway_redis_field(asked->id, ".end_acked")[0] != '\0');
+    again();
+    gateway_post(&peer, "/v1/query", "", "{\"query\":\"what?\",\"timeout_ms\":300}");
+    gateway_asked(2);
+    GATEWAY_WAIT(peer_has(&peer, "\"code\":\"timeout\""));
+    CHECK(peer_has(&peer, "HTTP/1.1 504 "));
+    finish();
+}
+
+TEST(without_redis_the_caller_still_gets_its_error)
+{
+    begin(NULL);
+    ask(&peer, "\"timeout_ms\":500");
+    gateway_asked(1);
+    redis_fixture_pause(gateway.redis);
+    GATEWAY_WAIT(peer_has(&peer, "[DONE]"));
+    CHECK(peer_has(&peer, "\"code\":\"timeout\""));
+    redis_fixture_resume(gateway.redis);
+    GATEWAY_WAIT(gateway.results == 1);
+    finish();
+}
+
+/* --- limits and the end --- */
+
+TEST(beyond_its_limit_the_gateway_takes_no_query)
+{
+    const char *const one[] = {"SLUICE_MAX_INFLIGHT=1", NULL};
+    struct peer other;
+    begin(one);
+    peer_open(&other, gateway.port);
+    ask(&peer, "");
+    struct asked *asked = gateway_asked(1);
+    ask(&other, "");
+    GATEWAY_WAIT(peer_has(&other, "\"code\":\"overloaded\""));
+    CHECK(peer_has(&other, "HTTP/1.1 503 ") && peer_has(&other, "retry-after: 1\r\n"));
+    emit_done(asked, 1, 0, 20);
+    GATEWAY_WAIT(peer_has(&peer, "[DONE]"));
+    sl_buf_clear(&other.in);
+    ask(&other, "");
+    emit_done(gateway_asked(2), 1, 0, 20);
+    GATEWAY_WAIT(peer_has(&other, "[DONE]"));
+    peer_close(&other);
+    finish();
+}
+
+TEST(draining_lets_open_streams_finish)
+{
+    struct peer late;
+    begin(NULL);
+    ask(&peer, "");
+    struct asked *asked = gateway_asked(1);
+    emit_delta(asked, 1, 0, 20, "one");
+    GATEWAY_WAIT(peer_has(&peer, "one"));
+    gateway_signal(SIGTERM);
+    peer_open(&late, gateway.admin_port);
+    GATEWAY_WAIT(gateway_logged("draining"));
+    peer_send_text(&late, "GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n");
+    GATEWAY_WAIT(peer_has(&late, "draining"));
+    CHECK(peer_has(&late, "HTTP/1.1 503 "));
+    CHECK(!gateway_ended());
+    emit_delta(asked, 1, 1, 20, "two");
+    emit_done(asked, 1, 2, 20);
+    GATEWAY_WAIT(peer_has(&peer, "data: [DONE]\n\n"));
+    CHECK(peer_has(&peer, "\"text\":\"two\""));
+    GATEWAY_WAIT(gateway_ended());
+    peer_close(&late);
+    finish();
+}
+
+TEST(a_drain_that_takes_too_long_cancels_what_is_left)
+{
+    const char *const fast[] = {"SLUICE_DRAIN_TIMEOUT=3s", NULL};
+    begin(fast);
+    ask(&peer, "");
+    struct asked *asked = gateway_asked(1);
+    gateway_signal(SIGTERM);
+    GATEWAY_WAIT(gateway_ended());
+    CHECK(peer_ended(&peer));
+    CHECK(gateway_redis_field(asked->id, ".cancelled")[0] != '\0');
+    peer_close(&peer);
+    gateway_stop(1);
+}
+
+int main(int argc, char **argv)
+{
+#define CASE(name)                                                                                 \
+    {                                                                                              \
+#name, name                                                                                \
+    }
+    static const struct test_case cases[] = {
+        CASE(a_stream_is_what_the_workers_sent_in_order),
+        CASE(doubles_latecomers_and_foreign_records_are_not_seen),
+        CASE(a_hole_in_the_answer_is_an_error_and_the_query_is_cancelled),
+        CASE(a_new_owner_begins_again_only_with_a_restart),
+        CASE(the_result_has_the_text_and_the_sources_of_its_events),
+        CASE(each_failure_has_its_status),
+        CASE(a_search_ends_with_its_sources),
+        CASE(a_chat_stream_begins_with_citations_and_ends_with_usage),
+        CASE(a_chat_answer_is_one_object),
+        CASE(a_caller_that_leaves_cancels_as_it_asked),
+        CASE(a_caller_of_a_whole_answer_may_leave_too),
+        CASE(a_delete_cancels_any_query),
+        CASE(a_query_that_nobody_ends_is_ended_after_its_deadline),
+        CASE(without_redis_the_caller_still_gets_its_error),
+        CASE(beyond_its_limit_the_gateway_takes_no_query),
+        CASE(draining_lets_open_streams_finish),
+        CASE(a_drain_that_takes_too_long_cancels_what_is_left),
+        {NULL, NULL},
+    };
+    return run_tests(cases, argc, argv);
+}

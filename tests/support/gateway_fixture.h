@@ -1,0 +1,63 @@
+/*
+ * sluice-gateway as a process of its own, on a real Kafka and Redis, and in front of it a pipeline
+ * that the test plays: it sees the jobs that the gateway produces and writes whatever events it
+ * likes. What fails here ends the test.
+ */
+#ifndef TESTS_SUPPORT_GATEWAY_FIXTURE_H
+#define TESTS_SUPPORT_GATEWAY_FIXTURE_H
+
+#include "common/clock.h"
+#include "common/codec.h"
+#include "common/loop.h"
+#include "tests/support/http_peer.h"
+#include "tests/support/redis_fixture.h"
+
+/* A job on the queries topic. */
+struct asked {
+    struct asked *next;
+    struct sl_arena arena;
+    struct sl_query query; /* With its routing. */
+    char id[65];
+};
+
+struct gateway_fixture {
+    struct sl_loop *loop;
+    struct redis_fixture *redis;
+    int port, admin_port;
+    struct asked *asked; /* The newest first. */
+    size_t asked_count;
+    size_t results;    /* Records on the results topic. */
+    struct sl_buf log; /* The gateway's standard error, ended with a zero. */
+};
+extern struct gateway_fixture gateway;
+
+/* Starts Redis and the gateway, with these environment variables besides (NAME=VALUE, NULL at the
+ * end; NULL: none), and waits until it reads replies; with SLUICE_KAFKA_BROKERS as the first, only
+ * until it listens. Kafka is kept from test to test. */
+void gateway_start(const char *const *environment);
+/* SIGTERM; the gateway must end with this exit code, without a complaint of a sanitizer. */
+void gateway_stop(int exit_code);
+void gateway_signal(int signum);
+bool gateway_ended(void);
+bool gateway_logged(const char *text);
+
+/* Sends a POST with a JSON body; headers: lines that end with \r\n. */
+void gateway_post(struct peer *peer, const char *path, const char *headers, const char *body);
+/* Waits until n jobs have come in all, and returns the newest. */
+struct asked *gateway_asked(size_t n);
+
+/* Events of a job, on its reply partition. fence decides who wrote it. */
+void emit_sources(const struct asked *asked, uint64_t fence);
+void emit_delta(const struct asked *asked, uint32_t attempt, uint32_t seq, uint64_t fence,
+                const char *text);
+void emit_restart(const struct asked *asked, uint32_t attempt, uint32_t seq, uint64_t fence);
+void emit_done(const struct asked *asked, uint32_t attempt, uint32_t seq, uint64_t fence);
+void emit_error(const struct asked *asked, uint32_t attempt, uint32_t seq, uint64_t fence,
+                enum sl_query_error code, const char *message);
+
+/* The field of the query's hash in Redis, or "" when it has none; until the next call. */
+const char *gateway_redis_field(const char *id, const char *field);
+
+#define GATEWAY_WAIT(cond) PEER_WAIT(gateway.loop, cond)
+
+#endif
