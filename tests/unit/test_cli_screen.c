@@ -129,7 +129,7 @@ TEST(plain_progress_is_seldom)
     cli_progress_draw(&line, &progress, 4999);
     cli_progress_draw(&line, &progress, 5000);
     cli_progress_draw(&line, &progress, 5200);
-    cli_progress_clear(&line);
+    cli_progress_end(&line);
     check_shown(&line.terminal, "0/2 documents  0 chunks\n");
 }
 
@@ -138,9 +138,9 @@ TEST(progress_leaves_a_clean_terminal)
     struct cli_progress_line line = {.terminal = open_terminal(true, 40)};
     const struct cli_progress progress = {.total = 2};
     cli_progress_draw(&line, &progress, 1);
-    cli_progress_clear(&line);
-    cli_progress_clear(&line);
-    check_shown(&line.terminal, "\r[-------------] 0/2 documents  0 chunks\x1b[K\r\x1b[K");
+    cli_progress_end(&line);
+    cli_progress_end(&line);
+    check_shown(&line.terminal, "\r[-------------] 0/2 documents  0 chunks\x1b[K\n");
 }
 
 static void check_error(const char *body, const char *want)

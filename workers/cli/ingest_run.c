@@ -457,7 +457,10 @@ static void run_loop(struct state *state)
     sl_timer_start(state->loop, &state->tick, TICK_MS, on_tick);
     sl_timer_start(state->loop, &state->more, 0, on_more);
     sl_loop_run(state->loop);
-    cli_progress_clear(&state->line);
+    if (state->line.shown) {
+        draw(state); /* As it stands at the end. */
+    }
+    cli_progress_end(&state->line);
 }
 
 int cli_ingest_run(struct cli_ingest_run *run)

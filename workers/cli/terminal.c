@@ -208,10 +208,10 @@ void cli_progress_draw(struct cli_progress_line *line, const struct cli_progress
     line->shown = terminal->tty;
 }
 
-void cli_progress_clear(struct cli_progress_line *line)
+void cli_progress_end(struct cli_progress_line *line)
 {
     if (line->shown) {
-        fputs("\r\x1b[K", line->terminal.out);
+        fputc('\n', line->terminal.out);
         fflush(line->terminal.out);
         line->shown = false;
     }

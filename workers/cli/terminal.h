@@ -52,7 +52,7 @@ struct cli_progress_line {
 void cli_progress_init(struct cli_progress_line *line, FILE *out, uint64_t now_ms);
 void cli_progress_draw(struct cli_progress_line *line, const struct cli_progress *progress,
                        uint64_t now_ms);
-/* Takes the line off the terminal, before something else is written; it may be drawn again. */
-void cli_progress_clear(struct cli_progress_line *line);
+/* Ends the line that stands on the terminal, before something else is written. */
+void cli_progress_end(struct cli_progress_line *line);
 
 #endif
