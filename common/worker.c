@@ -8,7 +8,7 @@
  * SIGTERM or SIGINT: leave the group at once, so that what was only queued here moves to other
  * workers within their next fetch; jobs that run are finished (their new owners park them); then
  * the process ends. What is not done in four fifths of SLUICE_DRAIN_TIMEOUT is left to those
- * owners, and a watchdog ends an exit that hangs. A second signal ends it at once.
+ * owners. A second signal ends it at once.
  *
  * A record of an unknown major version: this worker is older than the one that wrote it. It turns
  * unready, says so and leaves the group, so that the record goes to a worker that knows it.
@@ -20,12 +20,8 @@
 #include "common/log.h"
 
 #include <assert.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
-#include <unistd.h>
 
 enum { MAX_SERIES = 2000, WHY_MAX = 256, FLUSH_MS = 1000, REPLY_TOPICS_MAX = 32 };
 
@@ -33,7 +29,7 @@ enum { MAX_SERIES = 2000, WHY_MAX = 256, FLUSH_MS = 1000, REPLY_TOPICS_MAX = 32 
 
 void worker_topic(const struct sl_worker *worker, const char *topic, char ret[TOPIC_MAX])
 {
-    snprintf(ret, TOPIC_MAX, "%s.%s", worker->options.topic_prefix, topic);
+    snprintf(ret, TOPIC_MAX, "%s.%s", worker->process->topic_prefix, topic);
 }
 
 /* The replies topic and those that SLUICE_REPLY_TOPICS lists, in worker->reply_topics. */
@@ -65,25 +61,6 @@ static int list_reply_topics(struct sl_worker *worker)
 }
 
 /* --- drain and exit --- */
-
-static void *watchdog(void *arg)
-{
-    const long long *ms = arg;
-    struct timespec wait = {*ms / 1000, *ms % 1000 * 1000000};
-    nanosleep(&wait, NULL);
-    static const char text[] = "exit hung past SLUICE_DRAIN_TIMEOUT, ending now\n";
-    ssize_t written = write(STDERR_FILENO, text, sizeof(text) - 1);
-    (void)written;
-    _exit(1);
-}
-
-static void start_watchdog(struct sl_worker *worker)
-{
-    pthread_t thread;
-    if (pthread_create(&thread, NULL, watchdog, &worker->options.drain_ms) == 0) {
-        pthread_detach(thread);
-    }
-}
 
 static bool all_done(const struct sl_worker *worker)
 {
@@ -125,20 +102,12 @@ static void on_drain_timeout(struct sl_timer *timer)
     sl_loop_stop(worker->loop);
 }
 
-static void on_signal(void *ctx, int signum)
+static void on_drain(void *ctx)
 {
     struct sl_worker *worker = ctx;
-    if (worker->draining) {
-        worker->exit_code = 1;
-        sl_loop_stop(worker->loop);
-        return;
-    }
-    sl_log(SL_LOG_INFO, "draining", SL_INT("signal", signum),
-           SL_INT("running", worker->counts[JOB_RUNNING]));
     worker->draining = true;
-    start_watchdog(worker);
     sl_condition_set(worker->kafka_ready, false, "draining");
-    sl_timer_start(worker->loop, &worker->drain_timer, (uint64_t)worker->options.drain_ms * 4 / 5,
+    sl_timer_start(worker->loop, &worker->drain_timer, (uint64_t)worker->process->drain_ms * 4 / 5,
                    on_drain_timeout);
     abandon_queued(worker, JOB_ADMITTING);
     abandon_queued(worker, JOB_PARKED);
@@ -162,6 +131,13 @@ void worker_version_unknown(struct sl_worker *worker, const struct sl_record *re
     sl_condition_set(worker->version_ready, false,
                      "a record has a newer major version than this worker: upgrade it");
     sl_consumer_leave(worker->consumer, on_left, worker);
+}
+
+static void on_stop(void *ctx)
+{
+    struct sl_worker *worker = ctx;
+    worker->exit_code = 1;
+    sl_loop_stop(worker->loop);
 }
 
 /* --- what the connections report --- */
@@ -281,7 +257,7 @@ static int create_metrics(struct sl_worker *worker)
 
 static int create_admin(struct sl_worker *worker, char *why, size_t why_size)
 {
-    int rv = sl_admin_create(worker->loop, worker->options.admin_listen, worker->metrics,
+    int rv = sl_admin_create(worker->loop, worker->process->admin_listen, worker->metrics,
                              &worker->admin, why, why_size);
     if (rv != 0) {
         return rv;
@@ -305,7 +281,7 @@ static int create_admin(struct sl_worker *worker, char *why, size_t why_size)
 static int create_producer(struct sl_worker *worker, char *why, size_t why_size)
 {
     char topic[TOPIC_MAX];
-    const struct sl_kafka_config config = {.brokers = worker->options.brokers,
+    const struct sl_kafka_config config = {.brokers = worker->process->brokers,
                                            .client_id = worker->stage->name};
     int rv = sl_producer_create(worker->loop, &config, on_producer_fatal, worker, &worker->producer,
                                 why, why_size);
@@ -325,12 +301,12 @@ static int create_coord(struct sl_worker *worker, char *why, size_t why_size)
 {
     worker->limit_count = worker->stage->limits != NULL ? worker->stage->limits(worker->limits) : 0;
     const struct sl_coord_config config = {
-        .redis_url = worker->options.redis_url,
-        .prefix = worker->options.topic_prefix,
+        .redis_url = worker->process->redis_url,
+        .prefix = worker->process->topic_prefix,
         .limits = worker->limits,
         .limit_count = worker->limit_count,
-        .result_ttl_ms = (uint64_t)worker->options.result_ttl_ms,
-        .orphan_grace_ms = (uint64_t)worker->options.orphan_grace_ms,
+        .result_ttl_ms = (uint64_t)worker->process->result_ttl_ms,
+        .orphan_grace_ms = (uint64_t)worker->process->orphan_grace_ms,
         .metrics = worker->metrics,
         .on_ready = on_coord_ready,
         .ctx = worker,
@@ -355,7 +331,7 @@ static int create_consumer(struct sl_worker *worker, char *why, size_t why_size)
     }
     worker_topic(worker, worker->stage->name, group);
     const struct sl_consumer_config config = {
-        .kafka = {.brokers = worker->options.brokers, .client_id = worker->stage->name},
+        .kafka = {.brokers = worker->process->brokers, .client_id = worker->stage->name},
         .group = group,
         .topics = topics,
         .topic_count = count,
@@ -376,19 +352,6 @@ static int create_http(struct sl_worker *worker)
     return sl_http_client_create(worker->loop, &config, &worker->http);
 }
 
-static int create_signals(struct sl_worker *worker)
-{
-    static const int signums[2] = {SIGTERM, SIGINT};
-    signal(SIGPIPE, SIG_IGN);
-    for (size_t i = 0; i < 2; i++) {
-        int rv = sl_signal_create(worker->loop, signums[i], on_signal, worker, &worker->signals[i]);
-        if (rv != 0) {
-            return rv;
-        }
-    }
-    return 0;
-}
-
 static int create_parts(struct sl_worker *worker, char *why, size_t why_size)
 {
     int rv = sl_loop_create(&worker->loop);
@@ -403,7 +366,9 @@ static int create_parts(struct sl_worker *worker, char *why, size_t why_size)
         rv = worker->stage->init(worker, &worker->stage_state, why, why_size);
     }
     rv = rv != 0 ? rv : create_consumer(worker, why, why_size);
-    rv = rv != 0 ? rv : create_signals(worker);
+    rv = rv != 0 ? rv
+                 : sl_signals_create(worker->loop, worker->process->drain_ms, on_drain, on_stop,
+                                     worker, &worker->signals);
     if (rv == 0) {
         sl_timer_start(worker->loop, &worker->tick, 100, on_tick);
     }
@@ -443,9 +408,7 @@ static void destroy_parts(struct sl_worker *worker)
     sl_http_client_destroy(worker->http);
     sl_coord_destroy(worker->coord);
     sl_admin_destroy(worker->admin);
-    for (size_t i = 0; i < 2; i++) {
-        sl_signal_destroy(worker->signals[i]);
-    }
+    sl_signals_destroy(worker->signals);
     sl_timer_stop(worker->loop, &worker->drain_timer);
     sl_timer_stop(worker->loop, &worker->tick);
     sl_task_cancel(&worker->unpark);

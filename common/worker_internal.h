@@ -11,6 +11,7 @@
 #include "common/kafka.h"
 #include "common/map.h"
 #include "common/metrics.h"
+#include "common/process.h"
 #include "common/worker.h"
 
 enum { CLASS_QUERY, CLASS_BULK, CLASS_COUNT };
@@ -88,18 +89,17 @@ struct sl_job {
     void *state_data;
 };
 
-/* Options that every worker has. */
+/* Options that every worker has, besides those of every process. */
 struct worker_options {
-    const char *brokers, *topic_prefix, *reply_topics, *redis_url, *admin_listen;
-    long long result_ttl_ms, orphan_grace_ms, drain_ms;
+    const char *reply_topics;
     long long max_inflight, max_inflight_bulk;
-    int log_level, log_format;
     bool http2;
     const char *ca_file;
 };
 
 struct sl_worker {
     const struct sl_stage *stage;
+    const struct sl_process_options *process;
     struct worker_options options;
     struct sl_loop *loop;
     struct sl_metrics *metrics;
@@ -110,7 +110,7 @@ struct sl_worker {
     struct sl_admin *admin;
     struct sl_condition *kafka_ready, *redis_ready, *admission_ready, *version_ready;
     void *stage_state;
-    struct sl_signal *signals[2];
+    struct sl_signals *signals;
     struct sl_limit limits[SL_STAGE_LIMITS];
     size_t limit_count;
 
