@@ -32,6 +32,7 @@ void sl_arena_fini(struct sl_arena *arena)
         free(block);
     }
     arena->used = 0;
+    arena->full = false;
 }
 
 static struct sl_arena_block *add_block(struct sl_arena *arena, size_t size)
@@ -39,6 +40,7 @@ static struct sl_arena_block *add_block(struct sl_arena *arena, size_t size)
     size_t cap = size > BLOCK_SIZE / 4 ? size : BLOCK_SIZE - sizeof(struct sl_arena_block);
     size_t total = sizeof(struct sl_arena_block) + cap;
     if (total > arena->max || arena->used > arena->max - total) {
+        arena->full = true;
         return NULL;
     }
     struct sl_arena_block *block = malloc(total);
@@ -61,6 +63,7 @@ static struct sl_arena_block *add_block(struct sl_arena *arena, size_t size)
 void *sl_arena_alloc(struct sl_arena *arena, size_t size)
 {
     if (size > arena->max) {
+        arena->full = true;
         return NULL;
     }
     size = (size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;

@@ -13,6 +13,7 @@ struct sl_arena {
     struct sl_arena_block *blocks;
     size_t used; /* Bytes taken from malloc so far. */
     size_t max;
+    bool full; /* Something was refused for the maximum, not for want of memory. */
 };
 
 void sl_arena_init(struct sl_arena *arena, size_t max); /* Allocates nothing. */
