@@ -6,15 +6,19 @@
  * on_end says 0.
  *
  * What can go wrong, and what is then done:
- *   no permit        wait for one, up to the deadline
- *   refused, reset, cut short, 408, 429, 5xx before anything was passed on
- *                    try again after a backoff with jitter, while attempts, budget and deadline
- * allow Retry-After      a cool-down for all workers: permits are not granted until it is over a
- * time-out after the request was sent no retry: the upstream may still be at work on it, and be
- * paid for it another 4xx      no retry: it would answer the same the lease lost   the connection
- * is closed at once, since somebody else may have the permit now
+ * - No permit: wait for one, up to the deadline.
+ * - Refused, reset, cut short, 408, 429, 5xx before anything was passed on: try again after a
+ *   backoff with jitter, while attempts, budget and deadline allow.
+ * - Retry-After: a cool-down for all workers. Permits are not granted until it is over, and this
+ *   call does not wait for one that its deadline comes before.
+ * - A time-out after the request was sent: no retry, since the upstream may still be at work on it,
+ *   and be paid for it.
+ * - Another 4xx: no retry, it would answer the same.
+ * - The lease lost: the connection is closed at once, since somebody else may have the permit now.
  *
- * A call ends exactly once, through finish(); cancel is the same without the callback.
+ * A call ends exactly once, through finish(); cancel is the same without the callback. The permit
+ * may be the job's, and the job may be gone when on_end returns: it is given back before, and not
+ * looked at after.
  */
 #include "common/upstream.h"
 
@@ -27,7 +31,7 @@
 #include <stdlib.h>
 
 enum { ERROR_BODY_MAX = 16384, DETAIL_MAX = 320, BACKOFF_BASE_MS = 100, BACKOFF_CAP_MS = 5000 };
-enum { RETRY_FLOOR = 10 };
+enum { RETRY_FLOOR = 10, COOL_DOWN_MAX_MS = 600000 };
 enum { CLOCK_SLACK_MS = 20 }; /* Between a timer of ours and what is thought to be Redis's time. */
 
 const char *const sl_upstream_schemes[] = {"http", "https", NULL};
@@ -119,7 +123,6 @@ static void destroy(struct sl_upstream_call *call)
 {
     struct sl_upstream *upstream = call->upstream;
     sl_timer_stop(upstream->loop, &call->timer);
-    sl_permit_release(upstream->coord, call->permit);
     sl_buf_fini(&call->error_body);
     upstream->calls--;
     free(call->url);
@@ -137,6 +140,7 @@ static void finish(struct sl_upstream_call *call, int err, struct sl_span body)
     memcpy(detail, call->detail, sizeof(detail));
     /* The permit first: whoever is told of the end may ask for one. */
     sl_permit_release(call->upstream->coord, call->permit);
+    call->permit = NULL;
     callbacks->on_end(ctx, err, status, body, detail, attempts);
     destroy(call);
 }
@@ -175,13 +179,15 @@ static bool may_retry(const struct sl_upstream_call *call, int err, bool connect
     return err == -SL_ECUT || err == -SL_ELOST || sl_error_class(err) == SL_CLASS_RETRY;
 }
 
-static bool try_again(struct sl_upstream_call *call, int err, bool connected)
+/* least_ms: what the upstream asked for. */
+static bool try_again(struct sl_upstream_call *call, int err, bool connected, uint32_t least_ms)
 {
     struct sl_upstream *upstream = call->upstream;
     if (!may_retry(call, err, connected)) {
         return false;
     }
     uint32_t wait_ms = sl_backoff_next_ms(&call->backoff);
+    wait_ms = wait_ms > least_ms ? wait_ms : least_ms;
     if (sl_coord_now_ms(upstream->coord) + wait_ms >= call->request.deadline_ms ||
         !sl_retry_budget_take(&upstream->budget)) {
         return false;
@@ -259,6 +265,17 @@ static void describe(struct sl_upstream_call *call, struct sl_span body)
              call->status, text);
 }
 
+/* Tells all workers of a Retry-After; how long it is. */
+static uint32_t cool_down(struct sl_upstream_call *call, long ms)
+{
+    if ((call->status != 429 && call->status != 503) || ms <= 0) {
+        return 0;
+    }
+    ms = ms < COOL_DOWN_MAX_MS ? ms : COOL_DOWN_MAX_MS;
+    sl_permit_cool_down(call->upstream->coord, call->upstream->limit, (uint32_t)ms);
+    return (uint32_t)ms;
+}
+
 static void on_end(void *ctx, int err, const struct sl_http_response *response, struct sl_span body,
                    const char *detail)
 {
@@ -280,15 +297,12 @@ static void on_end(void *ctx, int err, const struct sl_http_response *response, 
         finish(call, 0, body);
         return;
     }
-    if ((call->status == 429 || call->status == 503) && response->retry_after_ms > 0) {
-        long ms = response->retry_after_ms < 600000 ? response->retry_after_ms : 600000;
-        sl_permit_cool_down(upstream->coord, upstream->limit, (uint32_t)ms);
-    }
+    uint32_t least_ms = cool_down(call, response->retry_after_ms);
     int64_t remaining = call->request.deadline_ms - sl_coord_now_ms(upstream->coord);
     if (err == -SL_ETIMEDOUT && remaining <= CLOCK_SLACK_MS) {
         err = -SL_EEXPIRED; /* The deadline had set this time-out. */
     }
-    if (!try_again(call, err, response->connected)) {
+    if (!try_again(call, err, response->connected, least_ms)) {
         finish(call, err, body);
     }
 }
@@ -370,7 +384,7 @@ static void on_permit_lost(struct sl_permit *permit)
     count_attempt(call, -SL_ELOST);
     snprintf(call->detail, sizeof(call->detail), "%s: the permit's lease could not be renewed",
              call->upstream->name);
-    if (!try_again(call, -SL_ELOST, true)) {
+    if (!try_again(call, -SL_ELOST, true, 0)) {
         finish_later(call, -SL_ELOST, call->detail);
     }
 }
@@ -447,5 +461,6 @@ void sl_upstream_cancel(struct sl_upstream_call *call)
         sl_http_cancel(call->http);
         call->http = NULL;
     }
+    sl_permit_release(call->upstream->coord, call->permit);
     destroy(call);
 }
