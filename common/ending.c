@@ -145,12 +145,11 @@ int sl_route_read(const struct sl_record *record, const char *const *reply_topic
     if (query->tenant.data == NULL || query->traceparent.data == NULL) {
         return -SL_ENOMEM;
     }
-    rv = read_deadline(sl_record_header(record, "sluice-deadline"), query, fault);
     struct sl_span reply_to = sl_record_header(record, "reply-to");
-    if (rv == 0 && reply_to.data != NULL) {
+    if (reply_to.data != NULL) { /* First: whatever else is wrong is said there. */
         rv = read_reply_to(reply_to, reply_topics, arena, query, fault);
     }
-    return rv;
+    return rv != 0 ? rv : read_deadline(sl_record_header(record, "sluice-deadline"), query, fault);
 }
 
 /* --- endings --- */
@@ -236,8 +235,11 @@ int sl_ending_unpack(struct sl_span bytes, struct sl_ending *ret)
     struct sl_span *fields[ENDING_FIELDS] = {&ending.id,          &ending.tenant,
                                              &ending.traceparent, &ending.reply_topic,
                                              &ending.event,       &ending.result};
-    if (bytes.len < 6 || bytes.data[0] != FORMAT) {
+    if (bytes.len < 6) {
         return -SL_EBADMSG;
+    }
+    if (bytes.data[0] != FORMAT) {
+        return -SL_EVERSION;
     }
     ending.json = bytes.data[1] != 0;
     ending.reply_partition = (int32_t)get_u32(bytes.data + 2);

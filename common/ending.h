@@ -41,7 +41,7 @@ struct sl_ending {
  * and appends the ending. Errors are in out. */
 void sl_ending_pack(const struct sl_query *query, const struct sl_result *result, uint32_t attempt,
                     uint32_t seq, uint64_t fence, int64_t now_ms, struct sl_buf *out);
-/* Borrows bytes. -SL_EBADMSG. */
+/* Borrows bytes. -SL_EBADMSG; -SL_EVERSION: of a format that is not known here. */
 int sl_ending_unpack(struct sl_span bytes, struct sl_ending *ret) SL_CHECKED;
 /* The records to produce, into out (room for 2): the event first where there is one. results_topic:
  * with prefix. Borrows ending, route and topic. reply: memory for the topic's name. */

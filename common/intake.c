@@ -6,9 +6,14 @@
  * runs, and is then adopted, its new position added to the job's. Otherwise it takes a slot of its
  * class, is decoded into the arena of a new job, and asks for admission.
  *
- * What is no message goes to the dead-letter topic with its bytes untouched. A query that is a
- * message but not valid is admitted all the same, to get its bad_request result exactly once. A
- * message of a major version that is not known is left where it is (worker_version_unknown).
+ * What is no message goes to the dead-letter topic with its bytes untouched, under a key of its
+ * own, so that it stands in no other record's way. A query that is a message but not valid is
+ * admitted all the same, to get its bad_request result exactly once. A message of a major version
+ * that is not known is left where it is (worker_version_unknown). A record that there is no memory
+ * for cannot be left: its window would never end. The process then ends, as after a signal.
+ *
+ * How much is taken: a slot each for what is at work, and for what is parked, whose slots are given
+ * back, a limit in bytes. Both a class: bulk work never stands in a query's way.
  */
 #include "common/worker_internal.h"
 
@@ -18,14 +23,30 @@
 #include <assert.h>
 #include <stdio.h>
 
+enum { DEADLINE_MAX_MS = 600000, ID_MAX = 64 };
+
 /* --- slots --- */
+
+/* Too much is parked. Counted when it begins. */
+static bool parked_full(struct sl_worker *worker, uint32_t class)
+{
+    bool full = worker->parked_bytes[class] >= (size_t)worker->options.parked_max;
+    if (full && !worker->parked_is_full[class]) {
+        sl_counter_add(worker->parked_full, 1);
+        sl_log(SL_LOG_WARN, "too much is parked: no more is taken",
+               SL_STR("variable", "SLUICE_PARKED_MAX"),
+               SL_INT("jobs", worker->counts[JOB_PARKED] + worker->counts[JOB_UNPARKED]));
+    }
+    worker->parked_is_full[class] = full;
+    return full;
+}
 
 size_t intake_room(void *ctx, uint32_t class)
 {
     struct sl_worker *worker = ctx;
-    size_t waiting = worker->counts[JOB_UNPARKED]; /* They come first. */
-    size_t used = worker->slots_used[class] + waiting;
-    if (worker->draining || worker->version_blocked || used >= worker->slots_max[class]) {
+    size_t used = worker->slots_used[class] + worker->unparked[class]; /* These come first. */
+    if (worker->draining || worker->closing || worker->version_blocked ||
+        used >= worker->slots_max[class] || parked_full(worker, class)) {
         return 0;
     }
     return worker->slots_max[class] - used;
@@ -37,6 +58,18 @@ static void take_slot(struct sl_job *job)
     job->worker->slots_used[job->input->bulk ? CLASS_BULK : CLASS_QUERY]++;
 }
 
+static void unpark(struct sl_job *job)
+{
+    take_slot(job);
+    job_set_state(job, JOB_ADMITTING);
+    if (intake_decode(job) == 0) {
+        job_admit(job);
+    } else { /* The same bytes were decoded before. */
+        worker_fail(job->worker, "out of memory: a parked job cannot be decoded again");
+        job_abandon(job);
+    }
+}
+
 void intake_unpark(struct sl_task *task)
 {
     struct sl_worker *worker = SL_ITEM(task, struct sl_worker, unpark);
@@ -45,27 +78,36 @@ void intake_unpark(struct sl_task *task)
         struct sl_job *job = SL_ITEM(node, struct sl_job, in_state);
         uint32_t class = job->input->bulk ? CLASS_BULK : CLASS_QUERY;
         if (!worker->draining && worker->slots_used[class] < worker->slots_max[class]) {
-            take_slot(job);
-            job_set_state(job, JOB_ADMITTING);
-            job_admit(job);
+            unpark(job);
         }
+    }
+    if (worker->consumer != NULL) {
+        sl_consumer_kick(worker->consumer); /* Less may be parked than the limit now. */
     }
 }
 
 /* --- decoding --- */
 
-/* A job of a public topic: it is new, so its times begin here. */
+/* A job of a public topic: it is new, so its times begin here. A producer's clock that is ahead
+ * does not give it more time than it may ask for; one that is behind is taken for a record that
+ * waited.
+ */
 static void begin_query(struct sl_job *job)
 {
     struct sl_query *query = job->query;
     const struct sl_record *record = &job->record;
+    int64_t now = sl_coord_now_ms(job->worker->coord);
+    bool dated = record->timestamp_ms > 0 && record->timestamp_ms <= now;
     query->json = sl_route_json(record);
-    query->accepted_ms = record->timestamp_ms;
+    query->accepted_ms = dated ? record->timestamp_ms : now;
     query->source_topic = sl_span_of(record->topic);
     query->source_partition = record->partition;
     query->source_offset = record->offset;
     if (query->deadline_ms == 0) {
-        query->deadline_ms = record->timestamp_ms + query->timeout_ms;
+        query->deadline_ms = query->accepted_ms + query->timeout_ms;
+    }
+    if (query->deadline_ms > now + DEADLINE_MAX_MS) {
+        query->deadline_ms = now + DEADLINE_MAX_MS;
     }
 }
 
@@ -85,16 +127,18 @@ static int decode_query(struct sl_job *job)
     struct sl_fault route_fault = {{0}, {0}};
     int route_rv =
         sl_route_read(&job->record, job->worker->reply_topics, &job->arena, query, &route_fault);
-    if (route_rv != 0 && rv == 0) {
+    if (route_rv != 0 && (rv == 0 || route_rv != -SL_EINVAL)) {
         job->fault = route_fault;
+        rv = route_rv;
     }
-    rv = rv != 0 && route_rv != -SL_EBADMSG ? rv : route_rv;
     if (rv != 0 && rv != -SL_EINVAL) {
         return rv;
     }
     job->query = query;
     if (job->input->public) {
         begin_query(job);
+    } else if (query->deadline_ms == 0) { /* From whoever wrote it without: it is not for ever. */
+        query->deadline_ms = sl_coord_now_ms(job->worker->coord) + query->timeout_ms;
     }
     return rv;
 }
@@ -119,8 +163,7 @@ static int decode_bulk(struct sl_job *job)
     return rv == 0 && job->document->tenant.data == NULL ? -SL_ENOMEM : rv;
 }
 
-/* Sets query, document or batch. 0 or -SL_EINVAL: it is a job (with job->fault_err set); else not.
- */
+/* Sets query, document or batch. 0: it is a job (perhaps with job->fault_err set); else not. */
 int intake_decode(struct sl_job *job)
 {
     int rv = job->input->kind == SL_INPUT_QUERY ? decode_query(job) : decode_bulk(job);
@@ -133,38 +176,53 @@ int intake_decode(struct sl_job *job)
 
 /* --- arrival --- */
 
-/* The job's key in this process: its class and its id. */
-static char *job_key(struct sl_job *job)
+/* The job's key in this process: what it is and its id. */
+static void make_key(char kind, const struct sl_record *record, struct sl_span id,
+                     char key[JOB_KEY_MAX])
 {
-    struct sl_span id = SL_SPAN("");
     char derived[37];
-    if (job->input->kind == SL_INPUT_QUERY) {
-        id = sl_record_header(&job->record, "sluice-id");
-    }
-    if (id.len == 0) {
-        sl_id_derive(job->record.topic, job->record.partition, job->record.offset,
-                     job->record.timestamp_ms, derived);
+    if (id.len == 0 || !sl_id_valid(id)) {
+        sl_id_derive(record->topic, record->partition, record->offset, record->timestamp_ms,
+                     derived);
         id = sl_span_of(derived);
     }
-    return sl_arena_printf(&job->arena, "%c" SL_SPAN_FMT, job->input->bulk ? 'b' : 'q',
-                           SL_SPAN_ARG(id));
+    assert(id.len <= ID_MAX);
+    snprintf(key, JOB_KEY_MAX, "%c" SL_SPAN_FMT, kind, SL_SPAN_ARG(id));
 }
 
-static bool adopt(struct sl_worker *worker, struct sl_job *fresh, struct sl_span key,
-                  const struct sl_position *position)
+/* false: this process has no such job. */
+static bool adopt(struct sl_worker *worker, const char *key, const struct sl_position *position)
 {
-    struct sl_map_node *node = sl_map_find(&worker->jobs, key);
+    struct sl_map_node *node = sl_map_find(&worker->jobs, sl_span_of(key));
     if (node == NULL) {
         return false;
     }
-    struct sl_job *running = SL_ITEM(node, struct sl_job, by_key);
-    if (job_add_position(running, position) == 0) {
-        sl_log(SL_LOG_DEBUG, "adopted", SL_SPANF("id", running->id));
-    } else {
-        sl_log(SL_LOG_ERROR, "offset held back until restart", SL_SPANF("id", running->id));
+    struct sl_job *job = SL_ITEM(node, struct sl_job, by_key);
+    sl_log(SL_LOG_DEBUG, "adopted", SL_SPANF("id", job->id));
+    if (job_add_position(job, position) != 0) {
+        worker_fail(worker, "out of memory: a record cannot be kept");
     }
-    job_destroy(fresh);
     return true;
+}
+
+/* Nothing else is held up by it, nor does it pass for the query whose id it bears. */
+static void bury(struct sl_job *job, int err, const char *message)
+{
+    struct sl_worker *worker = job->worker;
+    char key[JOB_KEY_MAX];
+    make_key('d', &job->record, (struct sl_span){0}, key);
+    if (adopt(worker, key, &job->first_position)) {
+        job_destroy(job);
+        return;
+    }
+    sl_map_remove(&worker->jobs, &job->by_key);
+    memcpy(job->key, key, sizeof(key));
+    job->id = sl_span_of(job->key + 1);
+    sl_map_add(&worker->jobs, &job->by_key, sl_span_of(job->key));
+    sl_arena_fini(&job->arena); /* Decoding may have used it up. */
+    job->document = NULL;
+    job->batch = NULL;
+    settle_dead_letter(job, err, message);
 }
 
 static void on_undecodable(struct sl_job *job, int rv)
@@ -172,36 +230,46 @@ static void on_undecodable(struct sl_job *job, int rv)
     if (rv == -SL_EVERSION) {
         worker_version_unknown(job->worker, &job->record);
         job_destroy(job);
+    } else if (rv == -SL_ENOMEM && job->arena.full) {
+        bury(job, -SL_ETOOBIG, "decoding it takes more memory than a job may have");
     } else if (rv == -SL_ENOMEM) {
-        sl_log(SL_LOG_ERROR, "record larger than a job may be", SL_STR("topic", job->record.topic),
-               SL_INT("bytes", job->record.value.len));
-        settle_dead_letter(job, -SL_ETOOBIG, "decoding it takes more memory than a job may have");
+        worker_fail(job->worker, "out of memory: a record cannot be decoded");
+        job_destroy(job);
     } else {
-        settle_dead_letter(job, rv, job->fault.message);
+        bury(job, rv, job->fault.message);
     }
+}
+
+/* In its topic, as far as its timestamp tells. */
+static uint32_t waited_ms(const struct sl_worker *worker, const struct sl_record *record)
+{
+    int64_t ms = sl_coord_now_ms(worker->coord) - record->timestamp_ms;
+    if (record->timestamp_ms <= 0 || ms <= 0) {
+        return 0;
+    }
+    return ms < UINT32_MAX ? (uint32_t)ms : UINT32_MAX;
 }
 
 void intake_record(void *ctx, const struct sl_record *record, const struct sl_position *position)
 {
     struct sl_worker *worker = ctx;
-    struct sl_job *job = job_create(worker, record, position);
+    const struct sl_stage_input *input = &worker->stage->inputs[position->topic];
+    struct sl_span id = {0};
+    char key[JOB_KEY_MAX];
+    if (input->kind == SL_INPUT_QUERY) {
+        id = sl_record_header(record, "sluice-id");
+    }
+    make_key(input->bulk ? 'b' : 'q', record, id, key);
+    if (adopt(worker, key, position)) {
+        return;
+    }
+    struct sl_job *job = job_create(worker, record, position, key);
     if (job == NULL) {
-        sl_log(SL_LOG_ERROR, "out of memory: record left for redelivery",
-               SL_STR("topic", record->topic), SL_INT("offset", record->offset));
+        worker_fail(worker, "out of memory: a record cannot be kept");
         return;
     }
-    const char *key = job_key(job);
-    if (key == NULL || adopt(worker, job, sl_span_of(key), position)) {
-        if (key == NULL) {
-            job_destroy(job);
-        }
-        return;
-    }
-    sl_map_add(&worker->jobs, &job->by_key, sl_span_of(key));
-    job->id = sl_span_of(key + 1);
     take_slot(job);
-    int64_t queued = sl_coord_now_ms(worker->coord) - record->timestamp_ms;
-    job->time.queue_ms = queued > 0 ? (uint32_t)queued : 0;
+    job->time.queue_ms = waited_ms(worker, record);
     int rv = intake_decode(job);
     if (rv != 0) {
         on_undecodable(job, rv);

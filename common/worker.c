@@ -1,17 +1,12 @@
 /*
- * A worker process, from main() to exit.
+ * A worker process: its parts, from the first to the last, and what they report.
  *
  * Start: options, log, loop, metrics, admin port, producer, Redis, HTTP client, the stage's own
  * init, and last the consumer, so that the first record finds everything there. Kafka or Redis that
  * is away is no reason to end: /readyz says what is missing, and the parts keep trying.
  *
- * SIGTERM or SIGINT: leave the group at once, so that what was only queued here moves to other
- * workers within their next fetch; jobs that run are finished (their new owners park them); then
- * the process ends. What is not done in four fifths of SLUICE_DRAIN_TIMEOUT is left to those
- * owners. A second signal ends it at once.
- *
- * A record of an unknown major version: this worker is older than the one that wrote it. It turns
- * unready, says so and leaves the group, so that the record goes to a worker that knows it.
+ * How it ends is in worker_drain.c. The parts go in the order in which they use each other: jobs
+ * first, with the producer's last reports, then the consumer, the stage, HTTP, Redis.
  */
 #include "common/worker_internal.h"
 
@@ -19,11 +14,10 @@
 #include "common/clock.h"
 #include "common/log.h"
 
-#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { MAX_SERIES = 2000, WHY_MAX = 256, FLUSH_MS = 1000, REPLY_TOPICS_MAX = 32 };
+enum { MAX_SERIES = 2000, WHY_MAX = 256, REPLY_TOPICS_MAX = 32 };
 
 /* --- names --- */
 
@@ -60,86 +54,6 @@ static int list_reply_topics(struct sl_worker *worker)
     return 0;
 }
 
-/* --- drain and exit --- */
-
-static bool all_done(const struct sl_worker *worker)
-{
-    size_t jobs = 0;
-    for (int i = 0; i < JOB_STATES; i++) {
-        jobs += worker->counts[i];
-    }
-    return worker->left && jobs == 0;
-}
-
-void worker_job_gone(struct sl_worker *worker)
-{
-    if (worker->draining && all_done(worker)) {
-        sl_loop_stop(worker->loop);
-    }
-}
-
-static void on_left(void *ctx)
-{
-    struct sl_worker *worker = ctx;
-    worker->left = true;
-    worker_job_gone(worker);
-}
-
-static void abandon_queued(struct sl_worker *worker, enum job_state state)
-{
-    SL_LIST_EACH_SAFE(node, &worker->states[state])
-    {
-        settle_abandon(SL_ITEM(node, struct sl_job, in_state));
-    }
-}
-
-static void on_drain_timeout(struct sl_timer *timer)
-{
-    struct sl_worker *worker = SL_ITEM(timer, struct sl_worker, drain_timer);
-    sl_log(SL_LOG_WARN, "drain timed out", SL_INT("running", worker->counts[JOB_RUNNING]),
-           SL_INT("settling", worker->counts[JOB_SETTLING]));
-    worker->exit_code = 1;
-    sl_loop_stop(worker->loop);
-}
-
-static void on_drain(void *ctx)
-{
-    struct sl_worker *worker = ctx;
-    worker->draining = true;
-    sl_condition_set(worker->kafka_ready, false, "draining");
-    sl_timer_start(worker->loop, &worker->drain_timer, (uint64_t)worker->process->drain_ms * 4 / 5,
-                   on_drain_timeout);
-    abandon_queued(worker, JOB_ADMITTING);
-    abandon_queued(worker, JOB_PARKED);
-    abandon_queued(worker, JOB_UNPARKED);
-    if (worker->left) {
-        worker_job_gone(worker);
-    } else {
-        sl_consumer_leave(worker->consumer, on_left, worker);
-    }
-}
-
-void worker_version_unknown(struct sl_worker *worker, const struct sl_record *record)
-{
-    if (worker->version_blocked) {
-        return;
-    }
-    worker->version_blocked = true;
-    sl_log(SL_LOG_ERROR, "a record has a newer major version than this worker: upgrade it",
-           SL_STR("topic", record->topic), SL_INT("partition", record->partition),
-           SL_INT("offset", record->offset));
-    sl_condition_set(worker->version_ready, false,
-                     "a record has a newer major version than this worker: upgrade it");
-    sl_consumer_leave(worker->consumer, on_left, worker);
-}
-
-static void on_stop(void *ctx)
-{
-    struct sl_worker *worker = ctx;
-    worker->exit_code = 1;
-    sl_loop_stop(worker->loop);
-}
-
 /* --- what the connections report --- */
 
 static void on_coord_ready(void *ctx, bool ready, const char *why)
@@ -174,7 +88,7 @@ static void on_consumer_error(void *ctx, bool fatal, const char *why)
 static void on_tick(struct sl_timer *timer)
 {
     struct sl_worker *worker = SL_ITEM(timer, struct sl_worker, tick);
-    if (!worker->draining && !worker->left) {
+    if (!worker->draining && !worker->leaving) {
         bool joined = sl_consumer_joined(worker->consumer);
         sl_condition_set(worker->kafka_ready, joined,
                          joined ? "" : "has not joined its consumer group (SLUICE_KAFKA_BROKERS)");
@@ -194,6 +108,8 @@ static void on_scrape(void *ctx)
                           worker->counts[JOB_SETTLING]));
     sl_gauge_set(worker->parked,
                  (double)(worker->counts[JOB_PARKED] + worker->counts[JOB_UNPARKED]));
+    sl_gauge_set(worker->parked_size,
+                 (double)(worker->parked_bytes[CLASS_QUERY] + worker->parked_bytes[CLASS_BULK]));
 }
 
 static void on_room(void *ctx)
@@ -224,17 +140,39 @@ void worker_count_dead(struct sl_worker *worker, const char *topic)
 
 /* --- creating the parts --- */
 
+static void create_job_metrics(struct sl_worker *worker, const char *stage)
+{
+    struct sl_metrics *metrics = worker->metrics;
+    worker->in_flight = sl_metrics_gauge(metrics, "sluice_jobs_in_flight",
+                                         "Jobs that hold or wait for a claim here.", stage);
+    worker->parked =
+        sl_metrics_gauge(metrics, "sluice_jobs_parked", "Jobs that another worker runs.", stage);
+    worker->parked_size = sl_metrics_gauge(metrics, "sluice_parked_bytes",
+                                           "Memory of the jobs that are parked.", stage);
+    worker->parked_full = sl_metrics_counter(
+        metrics, "sluice_parked_full_total",
+        "How often no more was taken because too much was parked (SLUICE_PARKED_MAX).", stage);
+    if (worker->stage->index == SL_STAGE_COUNT - 1) {
+        worker->ttft = sl_metrics_histogram(metrics, "sluice_ttft_seconds",
+                                            "From acceptance to the first token.", NULL);
+        worker->overhead = sl_metrics_histogram(
+            metrics, "sluice_overhead_seconds",
+            "Time of a query in all, less the time that its stages were at work.", NULL);
+    }
+}
+
 static int create_metrics(struct sl_worker *worker)
 {
-    static const char *const outcomes[] = {"done",    "failed", "cancelled",
-                                           "expired", "dead",   "moved"};
+#define X(name) #name,
+    static const char *const outcomes[] = {JOB_OUTCOMES(X)};
+#undef X
     static const char *const parts[] = {"queue", "wait", "work"};
     char labels[128];
     int rv = sl_metrics_create(MAX_SERIES, &worker->metrics);
     if (rv != 0) {
         return rv;
     }
-    for (size_t i = 0; i < sizeof(outcomes) / sizeof(outcomes[0]); i++) {
+    for (size_t i = 0; i < OUTCOME_COUNT; i++) {
         snprintf(labels, sizeof(labels), "stage=\"%s\",outcome=\"%s\"", worker->stage->name,
                  outcomes[i]);
         worker->outcomes[i] =
@@ -248,10 +186,7 @@ static int create_metrics(struct sl_worker *worker)
             "Time of a job in this stage: in its topic, waiting for admission, at work.", labels);
     }
     snprintf(labels, sizeof(labels), "stage=\"%s\"", worker->stage->name);
-    worker->in_flight = sl_metrics_gauge(worker->metrics, "sluice_jobs_in_flight",
-                                         "Jobs that hold or wait for a claim here.", labels);
-    worker->parked = sl_metrics_gauge(worker->metrics, "sluice_jobs_parked",
-                                      "Jobs that another worker runs.", labels);
+    create_job_metrics(worker, labels);
     return 0;
 }
 
@@ -367,8 +302,8 @@ static int create_parts(struct sl_worker *worker, char *why, size_t why_size)
     }
     rv = rv != 0 ? rv : create_consumer(worker, why, why_size);
     rv = rv != 0 ? rv
-                 : sl_signals_create(worker->loop, worker->process->drain_ms, on_drain, on_stop,
-                                     worker, &worker->signals);
+                 : sl_signals_create(worker->loop, worker->process->drain_ms, worker_on_drain,
+                                     worker_on_stop, worker, &worker->signals);
     if (rv == 0) {
         sl_timer_start(worker->loop, &worker->tick, 100, on_tick);
     }
@@ -377,28 +312,13 @@ static int create_parts(struct sl_worker *worker, char *why, size_t why_size)
 
 /* --- ending --- */
 
-static void abandon_all(struct sl_worker *worker)
-{
-    SL_LIST_EACH(node, &worker->states[JOB_RUNNING])
-    {
-        job_stop(SL_ITEM(node, struct sl_job, in_state));
-    }
-    /* Every report comes inside: afterwards nothing holds a job any more. */
-    sl_producer_destroy(worker->producer, FLUSH_MS);
-    worker->producer = NULL;
-    for (int state = 0; state < JOB_STATES; state++) {
-        abandon_queued(worker, (enum job_state)state);
-    }
-}
-
 static void destroy_parts(struct sl_worker *worker)
 {
     if (worker->loop == NULL) {
         return;
     }
-    worker->draining = true;
     if (worker->producer != NULL) {
-        abandon_all(worker);
+        worker_abandon_all(worker);
     }
     sl_consumer_destroy(worker->consumer);
     worker->consumer = NULL;
@@ -410,8 +330,10 @@ static void destroy_parts(struct sl_worker *worker)
     sl_admin_destroy(worker->admin);
     sl_signals_destroy(worker->signals);
     sl_timer_stop(worker->loop, &worker->drain_timer);
+    sl_timer_stop(worker->loop, &worker->linger_timer);
     sl_timer_stop(worker->loop, &worker->tick);
     sl_task_cancel(&worker->unpark);
+    sl_task_cancel(&worker->leave);
     sl_loop_destroy(worker->loop);
     sl_metrics_destroy(worker->metrics);
     sl_map_fini(&worker->jobs);
@@ -421,9 +343,15 @@ static void destroy_parts(struct sl_worker *worker)
     free(worker->reply_topics);
 }
 
-int worker_run(struct sl_worker *worker)
+int worker_start(struct sl_worker *worker)
 {
     char why[WHY_MAX] = "";
+    sl_list_init(&worker->blocked);
+    for (int i = 0; i < JOB_STATES; i++) {
+        sl_list_init(&worker->states[i]);
+    }
+    worker->slots_max[CLASS_QUERY] = (size_t)worker->options.max_inflight;
+    worker->slots_max[CLASS_BULK] = (size_t)worker->options.max_inflight_bulk;
     int rv = create_parts(worker, why, sizeof(why));
     if (rv != 0) {
         sl_log(SL_LOG_ERROR, "cannot start", SL_STR("why", why), SL_ERR(rv));
@@ -432,7 +360,11 @@ int worker_run(struct sl_worker *worker)
     }
     sl_log(SL_LOG_INFO, "started", SL_STR("owner", sl_coord_owner(worker->coord)),
            SL_STR("version", SLUICE_VERSION), SL_INT("admin_port", sl_admin_port(worker->admin)));
-    sl_loop_run(worker->loop);
+    return 0;
+}
+
+int worker_finish(struct sl_worker *worker)
+{
     destroy_parts(worker);
     sl_log(SL_LOG_INFO, "stopped", SL_INT("exit_code", worker->exit_code));
     return worker->exit_code;

@@ -29,6 +29,14 @@ static const struct sl_option worker_options[] = {
      .min = 1,
      .max = 60000,
      .help = "Pieces of bulk work (documents, chunks) that this process works on at once."},
+    {.name = "SLUICE_PARKED_MAX",
+     .type = SL_OPT_BYTES,
+     .offset = FIELD(parked_max),
+     .fallback = "256m",
+     .min = 1048576,
+     .max = 1099511627776.0,
+     .help = "Memory of jobs that other workers run, queries and bulk work each; at it no more are "
+             "taken."},
     {.name = "SLUICE_HTTP2",
      .type = SL_OPT_BOOL,
      .offset = FIELD(http2),
@@ -46,13 +54,12 @@ static int run(void *ctx, const struct sl_process_options *process)
 {
     struct sl_worker *worker = ctx;
     worker->process = process;
-    for (int i = 0; i < JOB_STATES; i++) {
-        sl_list_init(&worker->states[i]);
+    int code = worker_start(worker);
+    if (code == 0) {
+        sl_loop_run(worker->loop);
+        code = worker_finish(worker);
     }
-    sl_list_init(&worker->blocked);
-    worker->slots_max[CLASS_QUERY] = (size_t)worker->options.max_inflight;
-    worker->slots_max[CLASS_BULK] = (size_t)worker->options.max_inflight_bulk;
-    return worker_run(worker);
+    return code;
 }
 
 int sl_worker_main(const struct sl_stage *stage, int argc, char **argv)

@@ -226,7 +226,7 @@ TEST(bytes_that_are_no_ending_are_refused)
     CHECK_INT(sl_ending_unpack(sl_buf_span(&bytes), &ending), -SL_EBADMSG);
     bytes.len--;
     bytes.data[0] = 2; /* A format of a later version. */
-    CHECK_INT(sl_ending_unpack(sl_buf_span(&bytes), &ending), -SL_EBADMSG);
+    CHECK_INT(sl_ending_unpack(sl_buf_span(&bytes), &ending), -SL_EVERSION);
     sl_buf_fini(&bytes);
 }
 
