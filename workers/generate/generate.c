@@ -7,14 +7,15 @@
  * done.
  *
  * What can go wrong:
- *   the worker dies         once the first token came, the claim says so before it is sent on:
- * whoever finds the job does not pay for a second answer unasked nothing came yet        the
- * upstream layer tries again, at most three calls in all a stream that is cut, stalls, ends without
- * a finish_reason or carries an error after the first token the query fails with what was sent so
- * far as its partial answer; a short answer is never passed off as a whole one the reply topic is
- * slow the model's connection is read no further until there is room; text that was read already
- * waits here, joined into one delta cancel, deadline the connection is closed; tokens and usage so
- * far are the query's partial
+ * - The worker dies: once the first token came, the claim says so before it is sent on. Whoever
+ *   finds the job does not pay for a second answer unasked.
+ * - Nothing came yet: the upstream layer tries again, at most three calls in all.
+ * - A stream that is cut, stalls, ends without a finish_reason or carries an error after the first
+ *   token: the query fails with what was sent so far as its partial answer. A short answer is never
+ *   passed off as a whole one.
+ * - The reply topic is slow: the model's connection is read no further until there is room; text
+ *   that was read already waits here, joined into one delta.
+ * - Cancel, deadline: the connection is closed; tokens and usage so far are the query's partial.
  */
 #include "workers/generate/generate.h"
 
@@ -101,9 +102,8 @@ static void finish_if_all_sent(struct sl_job *job)
     struct state *state = sl_job_state(job);
     if (state->ended && state->emitted == state->answer.len) {
         struct sl_result result = result_of(job);
-        result.answer = sl_arena_copy(sl_job_arena(job), result.answer);
+        sl_job_finish(job, &result); /* Copies what it needs. */
         release(state);
-        sl_job_finish(job, &result);
     }
 }
 
