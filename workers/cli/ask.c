@@ -20,6 +20,7 @@ static const char help[] =
     "Asks the gateway and streams the answer, then its sources and where the time went.\n\n"
     "  --collection C   the documents to search                    (default)\n"
     "  --top-n N        passages that the answer is made from      (5; 1 to 50)\n"
+    "  --max-tokens N   length of the answer at most               (512; 1 to 32768)\n"
     "  --search         only the passages, no answer\n"
     "  --timeout T      for everything, such as 500ms, 60s, 2m     (60s)\n"
     "  --json           the whole result as JSON when it is there\n\n"
@@ -41,7 +42,7 @@ enum {
 struct ask {
     /* Arguments. */
     const char *question, *collection;
-    long long top_n, timeout_ms;
+    long long top_n, max_tokens, timeout_ms;
     bool search, json;
 
     struct sl_loop *loop;
@@ -184,6 +185,8 @@ static void write_request(struct ask *ask)
     }
     sl_json_key(&w, "top_n");
     sl_json_put_int(&w, ask->top_n);
+    sl_json_key(&w, "max_tokens");
+    sl_json_put_int(&w, ask->max_tokens);
     sl_json_key(&w, "timeout_ms");
     sl_json_put_int(&w, ask->timeout_ms);
     sl_json_end_object(&w);
@@ -268,11 +271,12 @@ static int ask_question(struct ask *ask)
 
 int cli_ask(int argc, char **argv)
 {
-    struct ask ask = {.top_n = 5, .timeout_ms = 60000};
+    struct ask ask = {.top_n = 5, .max_tokens = 512, .timeout_ms = 60000};
     struct cli_list words = {.len = 0};
     const struct cli_arg args[] = {
         {"--collection", CLI_TEXT, &ask.collection, 0, 0},
         {"--top-n", CLI_NUMBER, &ask.top_n, 1, 50},
+        {"--max-tokens", CLI_NUMBER, &ask.max_tokens, 1, 32768},
         {"--timeout", CLI_DURATION, &ask.timeout_ms, 100, 600000},
         {"--search", CLI_SWITCH, &ask.search, 0, 0},
         {"--json", CLI_SWITCH, &ask.json, 0, 0},
