@@ -3,6 +3,7 @@
  * log of events, what happens when the caller leaves, and how a query ends that nobody ends.
  */
 #include "tests/support/gateway_fixture.h"
+#include "tests/support/soon.h"
 
 #include <signal.h>
 
@@ -338,6 +339,39 @@ TEST(a_caller_of_a_whole_answer_may_leave_too)
     finish();
 }
 
+TEST(a_caller_that_does_not_read_counts_as_gone)
+{
+    enum { TEXT = 100000, TEXTS = 120 }; /* More than the kernel keeps for a socket. */
+    char *text = malloc(TEXT + 1);
+    CHECK(text != NULL);
+    memset(text, 'x', TEXT);
+    text[TEXT] = '\0';
+    begin(NULL);
+    ask(&peer, "");
+    struct asked *asked = gateway_asked(1);
+    for (uint32_t i = 0; i < TEXTS; i++) {
+        emit_delta(asked, 1, i, 20, text);
+    }
+    GATEWAY_WAIT(gateway_redis_field(asked->id, ".cancelled")[0] != '\0');
+    emit_error(asked, 1, TEXTS, 20, SL_QERR_CANCELLED, "cancelled");
+    GATEWAY_WAIT(gateway_logged("client=left"));
+    free(text);
+    finish();
+}
+
+TEST(a_silent_stream_is_kept_alive)
+{
+    begin(NULL);
+    ask(&peer, "");
+    struct asked *asked = gateway_asked(1);
+    GATEWAY_WAIT(peer_has(&peer, "\r\n\r\n"));
+    SOON(gateway.loop, peer_has(&peer, ": keep-alive\n\n")); /* After 15 s. */
+    emit_done(asked, 1, 0, 20);
+    GATEWAY_WAIT(peer_has(&peer, "[DONE]"));
+    CHECK_INT(count(&peer, "keep-alive"), 1);
+    finish();
+}
+
 TEST(a_delete_cancels_any_query)
 {
     begin(NULL);
@@ -464,6 +498,8 @@ int main(int argc, char **argv)
         CASE(a_chat_answer_is_one_object),
         CASE(a_caller_that_leaves_cancels_as_it_asked),
         CASE(a_caller_of_a_whole_answer_may_leave_too),
+        CASE(a_caller_that_does_not_read_counts_as_gone),
+        CASE(a_silent_stream_is_kept_alive),
         CASE(a_delete_cancels_any_query),
         CASE(a_query_that_nobody_ends_is_ended_after_its_deadline),
         CASE(without_redis_the_caller_still_gets_its_error),

@@ -75,22 +75,33 @@ void open_query_free_all(struct gateway *gateway)
 
 /* --- writing --- */
 
+/* An event could not be put together: a stream may not have a hole, so it ends here. */
+static void break_off(struct open_query *q)
+{
+    const struct sl_span last =
+        SL_SPAN("event: error\ndata: {\"error\":{\"message\":\"the stream could not be written\","
+                "\"type\":\"server_error\",\"param\":null,\"code\":\"internal\"}}\n\n"
+                "data: [DONE]\n\n");
+    q->cut = true;
+    if (sl_http_stream_write(q->request.exchange, last) == 0) {
+        sl_http_stream_end(q->request.exchange);
+    }
+}
+
 static void flush(struct open_query *q)
 {
     sl_task_cancel(&q->flush);
-    if (q->out.len == 0 || q->cut) {
-        return;
+    if (sl_buf_error(&q->out) != 0 && !q->cut) {
+        break_off(q);
+    } else if (q->out.len > 0 && !q->cut) {
+        q->cut = sl_http_stream_write(q->request.exchange, sl_buf_span(&q->out)) != 0;
+        q->written_ms = sl_loop_now_ms(q->gateway->loop);
     }
-    int err = sl_buf_error(&q->out);
-    err = err != 0 ? err : sl_http_stream_write(q->request.exchange, sl_buf_span(&q->out));
-    q->cut = err != 0;
-    if (q->out.cap > OUT_KEPT || err != 0) {
+    if (q->out.cap > OUT_KEPT) {
         sl_buf_fini(&q->out);
         sl_buf_init(&q->out, OUT_MAX);
-    } else {
-        sl_buf_clear(&q->out);
     }
-    q->written_ms = sl_loop_now_ms(q->gateway->loop);
+    sl_buf_clear(&q->out);
 }
 
 static void on_flush(struct sl_task *task)
@@ -242,7 +253,6 @@ static void on_delivery(void *ctx, int err, int32_t partition, int64_t offset)
 
 static void note_end(struct open_query *q, const struct sl_result *result)
 {
-    static const char *const outcomes[] = {"done", "failed", "cancelled", "expired"};
     const struct gateway_metrics *metrics = &q->gateway->metrics;
     uint64_t total_us = sl_clock_now_us() - q->opened_us;
     uint64_t ttft_us = q->first_text_us > 0 ? q->first_text_us - q->opened_us : 0;
@@ -250,7 +260,7 @@ static void note_end(struct open_query *q, const struct sl_result *result)
     sl_log(SL_LOG_INFO, "query", SL_SPANF("id", q->query.id),
            SL_STR("request_id", q->request.request_id),
            SL_STR("path", route_path(q->request.route)),
-           SL_STR("outcome", outcomes[result->outcome]),
+           SL_STR("outcome", sl_outcome_text(result->outcome)),
            SL_STR("code", sl_query_error_text(result->code)),
            SL_INT("status", q->left                            ? 499
                             : q->format->stream && q->accepted ? 200

@@ -38,7 +38,7 @@ struct open_query {
     bool accepted;  /* The broker has the job. */
     bool ended;
     bool left; /* The caller went before the end. */
-    bool cut;  /* A write was not taken: the connection is being closed. */
+    bool cut;  /* Nothing more is written: a write was not taken, or could not be made. */
     uint64_t opened_us, first_text_us;
     uint64_t written_ms;      /* The last write, for keep-alives. */
     struct sl_timer deadline; /* The gateway's own ending. */
