@@ -179,6 +179,8 @@ class Workers(unittest.TestCase):
         with Cluster(workers={"generate": 3}) as cluster:
             seen = self.killed_mid_stream(cluster, 1)
             self.assertEqual((seen[-1]["type"], seen[-1]["error"]["code"]), ("error", "worker_lost"))
+            self.assertEqual((seen[-1]["attempt"], seen[-1]["seq"]),
+                             (seen[-2]["attempt"], seen[-2]["seq"] + 1))
             self.assertEqual(cluster.upstream.stats()["chat"]["calls"], 1)
             seen = self.killed_mid_stream(cluster, 2, on_worker_lost="restart")
             kinds = [e["type"] for e in seen]

@@ -336,6 +336,25 @@ static void on_lost(struct open_query *q)
     end_by_gateway(q, &result);
 }
 
+/* An error ends the stream whoever sends it, at times a worker that took over and counts from 0 in an
+ * attempt of its own. Its caller sees it where it stands: behind what was read. */
+static struct sl_event in_place(const struct open_query *q, const struct sl_event *event)
+{
+    struct sl_event shown = *event;
+    if (event->type != SL_EVENT_ERROR) {
+        return shown;
+    }
+    if (q->order.attempt > 0) {
+        shown.attempt = q->order.attempt;
+        shown.seq = q->order.next_seq;
+    } else if (event->attempt == 0) {
+        shown.seq = q->order.has_sources ? 1 : 0;
+    } else {
+        shown.seq = 0;
+    }
+    return shown;
+}
+
 static void on_event(struct open_query *q, const struct sl_event *event, struct sl_span value)
 {
     switch (order_take(&q->order, event)) {
@@ -353,7 +372,8 @@ static void on_event(struct open_query *q, const struct sl_event *event, struct 
                              (double)(q->first_text_us - q->opened_us) / 1e6);
     }
     if (q->order.ended) {
-        end_query(q, event);
+        struct sl_event shown = in_place(q, event);
+        end_query(q, &shown);
     } else if (q->request.exchange != NULL && !q->cut) {
         q->format->event(q, event, value);
     }
