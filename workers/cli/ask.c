@@ -20,7 +20,7 @@ static const char help[] =
     "Asks the gateway and streams the answer, then its sources and where the time went.\n\n"
     "  --collection C   the documents to search                    (default)\n"
     "  --top-n N        passages that the answer is made from      (5; 1 to 50)\n"
-    "  --max-tokens N   length of the answer at most               (512; 1 to 32768)\n"
+    "  --max-tokens N   length of the answer at most               (the gateway's; 1 to 32768)\n"
     "  --search         only the passages, no answer\n"
     "  --timeout T      for everything, such as 500ms, 60s, 2m     (60s)\n"
     "  --json           the whole result as JSON when it is there\n\n"
@@ -185,8 +185,10 @@ static void write_request(struct ask *ask)
     }
     sl_json_key(&w, "top_n");
     sl_json_put_int(&w, ask->top_n);
-    sl_json_key(&w, "max_tokens");
-    sl_json_put_int(&w, ask->max_tokens);
+    if (ask->max_tokens > 0) {
+        sl_json_key(&w, "max_tokens");
+        sl_json_put_int(&w, ask->max_tokens);
+    }
     sl_json_key(&w, "timeout_ms");
     sl_json_put_int(&w, ask->timeout_ms);
     sl_json_end_object(&w);
@@ -271,7 +273,7 @@ static int ask_question(struct ask *ask)
 
 int cli_ask(int argc, char **argv)
 {
-    struct ask ask = {.top_n = 5, .max_tokens = 512, .timeout_ms = 60000};
+    struct ask ask = {.top_n = 5, .timeout_ms = 60000};
     struct cli_list words = {.len = 0};
     const struct cli_arg args[] = {
         {"--collection", CLI_TEXT, &ask.collection, 0, 0},
