@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
-"""kill -9 of one worker of each kind under load: what became of every question.
+"""kill -9, or an orderly restart, of one worker of each kind under load: what became of every question.
 
-usage: kill.py [--n 60] [--concurrency 20] [STAGE...]
+usage: kill.py [--n 60] [--concurrency 20] [--restart] [STAGE...]
 
 For each stage a cluster of its own with two workers of each kind, a scripted upstream (search and rerank
 50 ms, 100 ms to the first token, 40 tokens 25 ms apart) and a client that compares every token. One
 worker of the stage is killed while it is at work. A question that was being streamed by a killed
 generate worker ends with `worker_lost`, for what is written may not be paid for twice unasked; every
-other question must be answered.
+other question must be answered. With --restart the worker gets SIGTERM instead, and a new one is started:
+then every question must be answered, and nothing is called twice.
 """
 
 import argparse
@@ -46,8 +47,12 @@ def run(stage, options):
         time.sleep(1)  # Load, not synchronisation: the kill comes in the middle of it.
         busy = wait_until(lambda: [w for w in cluster.of(stage)
                                    if w.metric("sluice_jobs_in_flight") > 1], 20, f"{stage} at work")
-        cluster.kill(busy[0])
         killed = time.monotonic()
+        if options.restart:
+            cluster.start(stage, wait=False)
+            busy[0].process.terminate()
+        else:
+            cluster.kill(busy[0])
         client.wait(150)
         records = json.load(open(report.name, encoding="utf-8"))["records"]
         ended = collections.Counter(r["error"]["code"] if r["error"] else r["terminal"] or "nothing"
@@ -57,13 +62,14 @@ def run(stage, options):
         problems = [p for r in records for p in r["problems"]]
         last = max(r["ended_ns"] for r in records) / 1e9 - killed
         print(f"{stage:9} asked {len(records):3}  {dict(ended)}  broken streams {len(problems)} {problems[:1] or ''}  "
-              f"calls: {calls}  last answer {last:.1f} s after the kill", flush=True)
+              f"calls: {calls}  last answer {last:.1f} s after", flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--n", type=int, default=60)
     parser.add_argument("--concurrency", type=int, default=20)
+    parser.add_argument("--restart", action="store_true", help="SIGTERM and a new worker")
     parser.add_argument("stages", nargs="*", default=list(STAGES))
     options = parser.parse_args()
     for stage in options.stages:
