@@ -510,12 +510,8 @@ static void cancel(struct sl_job *job)
 
 static int init(struct sl_worker *worker, void **ret, char *why, size_t why_size)
 {
-    if (config.reserve >= config.upstream.limit || config.query_limit > config.upstream.limit) {
-        snprintf(why, why_size,
-                 "SLUICE_EMBED_RESERVE must be less than SLUICE_EMBED_LIMIT, and "
-                 "SLUICE_EMBED_QUERY_LIMIT at most that");
-        return -SL_EINVAL;
-    }
+    (void)why;
+    (void)why_size;
     struct stage *stage = calloc(1, sizeof(*stage));
     if (stage == NULL) {
         return -SL_ENOMEM;
@@ -537,12 +533,16 @@ static void fini(void *stage_state)
     free(stage);
 }
 
+/* A small limit bounds what is set apart from it: one call of each kind can always be made. */
 static size_t limits(struct sl_limit ret[SL_STAGE_LIMITS])
 {
-    ret[0] = (struct sl_limit){.name = "EMBED",
-                               .limit = (uint32_t)config.upstream.limit,
-                               .query_max = (uint32_t)config.query_limit,
-                               .bulk_max = (uint32_t)(config.upstream.limit - config.reserve)};
+    long long limit = config.upstream.limit;
+    long long bulk = limit > config.reserve ? limit - config.reserve : 1;
+    ret[0] = (struct sl_limit){
+        .name = "EMBED",
+        .limit = (uint32_t)limit,
+        .query_max = (uint32_t)(config.query_limit < limit ? config.query_limit : limit),
+        .bulk_max = (uint32_t)bulk};
     return 1;
 }
 
@@ -558,14 +558,14 @@ static const struct sl_option batch_options[] = {
      .min = 1,
      .max = 100000,
      .offset = offsetof(struct config, query_limit),
-     .help = "The most EMBED permits that queries hold."},
+     .help = "The most EMBED permits that queries hold; never more than SLUICE_EMBED_LIMIT."},
     {.name = "SLUICE_EMBED_RESERVE",
      .type = SL_OPT_INT,
      .fallback = "10",
      .min = 0,
      .max = 100000,
      .offset = offsetof(struct config, reserve),
-     .help = "EMBED permits that bulk work leaves free."},
+     .help = "EMBED permits that bulk work leaves free; it always has one."},
     {.name = "SLUICE_EMBED_BATCH",
      .type = SL_OPT_INT,
      .fallback = "32",
