@@ -108,19 +108,25 @@ TEST(a_drain_does_not_admit_anew)
 
 TEST(a_stream_that_a_drain_stops_waits_for_its_deltas)
 {
-    fx_create(SL_STAGE_generate);
-    fx_ask("q1");
-    fx_grant("q1");
-    fx_emit("q1", "delta");
-    fx_signal();
-    fx_turn();
-    leave();
-    fx_sleep(FX_DRAIN_MS * 4 / 5);
-    CHECK(fx_cancels == 1 && fake_written(FAKE_GIVE_BACK) == 0);
-    fake_cancel(fake_granted_to("q1")); /* It is stopped already. */
-    fx_ack("replies");
-    CHECK(fx_cancels == 1 && fake_written(FAKE_GIVE_BACK) == 1);
-    CHECK_INT(fx_destroy(), 1);
+    for (int lost = 0; lost < 2; lost++) {
+        fx_create(SL_STAGE_generate);
+        fx_ask("q1");
+        fx_grant("q1");
+        fx_emit("q1", "delta");
+        fx_signal();
+        fx_turn();
+        leave();
+        fx_sleep(FX_DRAIN_MS * 4 / 5);
+        CHECK(fx_cancels == 1 && fake_written(FAKE_GIVE_BACK) == 0);
+        (lost != 0 ? fake_lose : fake_cancel)(fake_granted_to("q1")); /* It is stopped already. */
+        fx_turn();
+        CHECK_INT(fx_worker.counts[JOB_RUNNING], 1);
+        fx_ack("replies");
+        CHECK_INT(fx_worker.counts[JOB_RUNNING], 0);
+        CHECK_INT(fx_cancels, 1);
+        CHECK_INT(fake_written(FAKE_GIVE_BACK), lost != 0 ? 0 : 1);
+        CHECK_INT(fx_destroy(), 1);
+    }
 }
 
 TEST(a_second_signal_ends_it_whatever_runs)

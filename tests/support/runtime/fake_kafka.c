@@ -145,7 +145,8 @@ void fake_refuse(const char *topic, int err)
 {
     const char *name = topic != NULL ? topic : "*";
     size_t at = 0;
-    while (at < REFUSALS && refusals[at].err != 0 && strcmp(refusals[at].topic, name) != 0) {
+    while (at < REFUSALS && refusals[at].topic[0] != '\0' &&
+           strcmp(refusals[at].topic, name) != 0) {
         at++;
     }
     CHECK(at < REFUSALS);
