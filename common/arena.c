@@ -1,7 +1,8 @@
 /*
- * A bump allocator over a list of blocks. Blocks start at 4 KiB, so that an idle job is cheap; what is
- * larger than a block gets one of its own. Under AddressSanitizer each allocation still comes from the
- * same block: overruns inside a job's arena are not seen, which is the price of one free per job.
+ * A bump allocator over a list of blocks. Blocks start at 4 KiB, so that an idle job is cheap; what
+ * is larger than a block gets one of its own. Under AddressSanitizer each allocation still comes
+ * from the same block: overruns inside a job's arena are not seen, which is the price of one free
+ * per job.
  */
 #include "common/arena.h"
 

@@ -1,6 +1,6 @@
 /*
- * Spans and growing buffers. Growth doubles, so that appending is linear in total; the maximum is part
- * of the buf, so that no input can make a process grow without a bound that someone chose.
+ * Spans and growing buffers. Growth doubles, so that appending is linear in total; the maximum is
+ * part of the buf, so that no input can make a process grow without a bound that someone chose.
  */
 #include "common/buf.h"
 

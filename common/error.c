@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <stddef.h>
 
+/* clang-format off */
 static const struct {
     const char *name;
     const char *text;
@@ -14,6 +15,7 @@ static const struct {
     SL_ERRORS(X)
 #undef X
 };
+/* clang-format on */
 
 static size_t error_index(int err)
 {

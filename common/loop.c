@@ -1,8 +1,8 @@
 /*
- * The loop on libuv. Timers are a binary heap of our own behind one uv timer: a timer is then a plain
- * member of its owner that can be stopped and freed at once, with no close callback to wait for, and a
- * thousand of them cost one timerfd-free wait. Everything else is a thin cover over a uv handle that is
- * freed in its close callback.
+ * The loop on libuv. Timers are a binary heap of our own behind one uv timer: a timer is then a
+ * plain member of its owner that can be stopped and freed at once, with no close callback to wait
+ * for, and a thousand of them cost one timerfd-free wait. Everything else is a thin cover over a uv
+ * handle that is freed in its close callback.
  *
  * A turn: uv callbacks (descriptors, wake-ups, due timers), then the deferred tasks from a uv check
  * handle; an idle handle keeps uv from waiting while tasks are pending.
@@ -318,7 +318,8 @@ static void on_handle_closed(uv_handle_t *handle)
 static void on_poll(uv_poll_t *uv, int status, int events)
 {
     struct sl_poll *poll = uv->data;
-    int ready = ((events & UV_READABLE) ? SL_READABLE : 0) | ((events & UV_WRITABLE) ? SL_WRITABLE : 0);
+    int ready =
+        ((events & UV_READABLE) ? SL_READABLE : 0) | ((events & UV_WRITABLE) ? SL_WRITABLE : 0);
     poll->cb(poll->ctx, status != 0 ? SL_READABLE | SL_WRITABLE : ready);
 }
 
@@ -342,8 +343,10 @@ int sl_poll_create(struct sl_loop *loop, int fd, sl_poll_cb *cb, void *ctx, stru
 
 int sl_poll_set(struct sl_poll *poll, int events)
 {
-    int wanted = ((events & SL_READABLE) ? UV_READABLE : 0) | ((events & SL_WRITABLE) ? UV_WRITABLE : 0);
-    return map_uv(wanted == 0 ? uv_poll_stop(&poll->uv) : uv_poll_start(&poll->uv, wanted, on_poll));
+    int wanted =
+        ((events & SL_READABLE) ? UV_READABLE : 0) | ((events & SL_WRITABLE) ? UV_WRITABLE : 0);
+    return map_uv(wanted == 0 ? uv_poll_stop(&poll->uv)
+                              : uv_poll_start(&poll->uv, wanted, on_poll));
 }
 
 void sl_poll_destroy(struct sl_poll *poll)
@@ -441,7 +444,8 @@ static void on_work_done(uv_work_t *uv, int status)
     free(work);
 }
 
-int sl_work_submit(struct sl_loop *loop, void (*work_fn)(void *ctx), void (*done)(void *ctx), void *ctx)
+int sl_work_submit(struct sl_loop *loop, void (*work_fn)(void *ctx), void (*done)(void *ctx),
+                   void *ctx)
 {
     struct work *work = calloc(1, sizeof(*work));
     if (work == NULL) {

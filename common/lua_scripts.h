@@ -1,6 +1,6 @@
 /*
- * The Redis scripts of common/lua, each as a C string; see redis.h for how they run. Each script's own
- * head says what it takes, what it answers and why.
+ * The Redis scripts of common/lua, each as a C string; see redis.h for how they run. Each script's
+ * own head says what it takes, what it answers and why.
  */
 #ifndef SLUICE_COMMON_LUA_SCRIPTS_H
 #define SLUICE_COMMON_LUA_SCRIPTS_H

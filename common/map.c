@@ -1,6 +1,6 @@
 /*
- * Chained hashing with intrusive nodes. The table doubles when it is as full as it has slots; a failed
- * growth is no error, chains only become longer.
+ * Chained hashing with intrusive nodes. The table doubles when it is as full as it has slots; a
+ * failed growth is no error, chains only become longer.
  */
 #include "common/map.h"
 
@@ -65,7 +65,7 @@ int sl_map_init(struct sl_map *map)
         return -SL_ENOMEM;
     }
     if (getrandom(map->seed, sizeof(map->seed), 0) != (ssize_t)sizeof(map->seed)) {
-        map->seed[0] = (uint64_t)(uintptr_t)map->slots; /* Only at boot; still differs by process. */
+        map->seed[0] = (uint64_t)(uintptr_t)map->slots; /* At boot; differs by process still. */
     }
     return 0;
 }

@@ -49,9 +49,8 @@ struct sl_hit {
     struct sl_span chunk_id; /* "chunk_id" */
     int64_t chunk_index;     /* "chunk_index" */
     struct sl_span text;     /* "text" */
-    struct sl_span
-        metadata; /* "metadata": a JSON object as text (a map in JSON); "" counts as {}. */
-    double score;    /* "score": of the last stage that ranked it. */
+    struct sl_span metadata; /* "metadata": a JSON object as text (a map in JSON); "" is {}. */
+    double score;            /* "score": of the last stage that ranked it. */
     int64_t version; /* Of the document in its store, 0 where that has none; does not travel. */
 };
 
@@ -112,12 +111,18 @@ struct sl_query {
 
 enum sl_outcome { SL_DONE, SL_FAILED, SL_CANCELLED, SL_EXPIRED };
 /* X(enum, text): the codes of INTERFACES. */
+/* clang-format off */
 #define SL_QUERY_ERRORS(X)                                                                         \
     X(NONE, "")                                                                                    \
-    X(BAD_REQUEST, "bad_request") X(TIMEOUT, "timeout") X(CANCELLED, "cancelled")                  \
-        X(WORKER_LOST, "worker_lost") X(UPSTREAM_ERROR, "upstream_error")                          \
-            X(RETRIEVAL_FAILED, "retrieval_failed") X(OVERLOADED, "overloaded")                    \
-                X(INTERNAL, "internal")
+    X(BAD_REQUEST, "bad_request")                                                                  \
+    X(TIMEOUT, "timeout")                                                                          \
+    X(CANCELLED, "cancelled")                                                                      \
+    X(WORKER_LOST, "worker_lost")                                                                  \
+    X(UPSTREAM_ERROR, "upstream_error")                                                            \
+    X(RETRIEVAL_FAILED, "retrieval_failed")                                                        \
+    X(OVERLOADED, "overloaded")                                                                    \
+    X(INTERNAL, "internal")
+/* clang-format on */
 enum sl_query_error {
 #define X(name, text) SL_QERR_##name,
     SL_QUERY_ERRORS(X)

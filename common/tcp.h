@@ -34,7 +34,8 @@ struct sl_tcp_callbacks {
 
 void sl_tcp_start(struct sl_tcp *tcp, const struct sl_tcp_callbacks *callbacks, void *ctx);
 /* Takes all of it or fails; copies what the kernel does not take at once. -SL_ECONN: the peer has
- * gone, on_end follows (or came). -SL_ENOMEM: not taken; if it was taken in part, on_end follows. */
+ * gone, on_end follows (or came). -SL_ENOMEM: not taken; if it was taken in part, on_end follows.
+ */
 int sl_tcp_write(struct sl_tcp *tcp, const struct sl_span *spans, size_t count) SL_CHECKED;
 size_t sl_tcp_queued(const struct sl_tcp *tcp); /* Bytes that the kernel has not taken. */
 /* Closes now, whatever waits; no callback comes any more. Legal inside the callbacks. Takes NULL.

@@ -1,7 +1,7 @@
 /*
- * Replays a fuzzer's corpus without libFuzzer: each file named on the command line, or each file in a
- * folder named there, is given once to LLVMFuzzerTestOneInput. A crash or a sanitizer report is the
- * failure; an empty or missing corpus is one too.
+ * Replays a fuzzer's corpus without libFuzzer: each file named on the command line, or each file in
+ * a folder named there, is given once to LLVMFuzzerTestOneInput. A crash or a sanitizer report is
+ * the failure; an empty or missing corpus is one too.
  */
 #include <dirent.h>
 #include <stdint.h>

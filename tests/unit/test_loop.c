@@ -1,4 +1,5 @@
-/* Timers fire in order and can stop each other; deferred tasks run once; work comes back to the loop. */
+/* Timers fire in order and can stop each other; deferred tasks run once; work comes back to the
+ * loop. */
 #include "common/clock.h"
 #include "common/loop.h"
 #include "tests/support/test.h"

@@ -336,8 +336,8 @@ static void on_lost(struct open_query *q)
     end_by_gateway(q, &result);
 }
 
-/* An error ends the stream whoever sends it, at times a worker that took over and counts from 0 in an
- * attempt of its own. Its caller sees it where it stands: behind what was read. */
+/* An error ends the stream whoever sends it, at times a worker that took over and counts from 0 in
+ * an attempt of its own. Its caller sees it where it stands: behind what was read. */
 static struct sl_event in_place(const struct open_query *q, const struct sl_event *event)
 {
     struct sl_event shown = *event;
