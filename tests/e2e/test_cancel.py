@@ -5,7 +5,7 @@ import json
 import time
 import unittest
 
-from cluster import Cluster, wait_until  # First: it sets the path of what follows.
+from cluster import Cluster, get, wait_until  # First: it sets the path of what follows.
 from answers import expected_tokens
 
 
@@ -189,6 +189,39 @@ class Workers(unittest.TestCase):
             self.assertEqual("".join(e["text"] for e in again),
                              "".join(expected_tokens("Question 2: killed?", 40)))
             self.assertEqual(cluster.upstream.stats()["chat"]["calls"], 3)
+
+
+class Gateways(unittest.TestCase):
+    def test_a_drained_gateway_finishes_its_streams(self):
+        with Cluster() as cluster:
+            cluster.upstream.behave(chat={"token_interval_ms": 20, "tokens": 60})
+            caller = Caller(cluster, "Question 1: drain?")
+            events = caller.events()
+            while next(events)["type"] != "delta":
+                pass
+            gateway = cluster.of("gateway")[0]
+            gateway.process.terminate()
+            wait_until(lambda: get(cluster.url + "/v1/models")[0] == 0, 5, "no new connections")
+            self.assertEqual(list(events)[-1]["type"], "done")
+            caller.leave()
+            self.assertEqual(gateway.process.wait(20), 0)
+            self.assertEqual(cluster.upstream.stats()["chat"]["aborted"], 0)
+
+    def test_a_gateway_told_twice_to_end_cancels_what_its_callers_wait_for(self):
+        with Cluster() as cluster:
+            cluster.upstream.behave(chat={"token_interval_ms": 50, "tokens": 400})
+            caller = Caller(cluster, "Question 1: now?")
+            caller.read_deltas(3)
+            gateway = cluster.of("gateway")[0]
+            gateway.process.terminate()
+            wait_until(lambda: "draining" in gateway.log(), 5, "the first signal")
+            gateway.process.terminate()
+            self.assertEqual(gateway.process.wait(10), 1)
+            cluster.killed.append(gateway)
+            caller.leave()
+            wait_until(lambda: cluster.upstream.stats()["chat"]["aborted"] == 1, 5, "the call closed")
+            record = wait_until(lambda: cluster.consume("results"), 20, "a result")[0]
+            self.assertIn(b"cancelled", record["payload"])
 
 
 if __name__ == "__main__":
