@@ -1,6 +1,7 @@
 /* How the embed stage gathers questions into calls, and what a text at fault does, on a fake
  * runtime. */
 #include "common/clock.h"
+#include "tests/support/alloc_fail.h"
 #include "tests/support/stage/fake_runtime.h"
 #include "tests/support/test.h"
 #include "workers/embed/embed.h"
@@ -202,6 +203,22 @@ TEST(responses_that_do_not_fit_are_refused)
     }
 }
 
+TEST(a_response_that_memory_runs_out_for_is_told_as_that)
+{
+    bool failed = true;
+    for (long k = 1; failed; k++) {
+        float *vectors = NULL;
+        size_t dim = 0;
+        char why[100] = "";
+        sl_test_fail_alloc(k);
+        int rv = vectors_read_response(SL_SPAN(ONE), 1, &vectors, &dim, why, sizeof(why));
+        failed = sl_test_alloc_failed();
+        CHECK_INT(rv, failed ? -SL_ENOMEM : 0);
+        CHECK(!failed || strcmp(why, sl_error_text(-SL_ENOMEM)) == 0);
+        free(vectors);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const struct test_case cases[] = {
@@ -217,6 +234,8 @@ int main(int argc, char **argv)
          a_chunk_at_fault_fails_its_batch_with_the_reason},
         {"chunks_outlive_an_upstream_that_is_away", chunks_outlive_an_upstream_that_is_away},
         {"responses_that_do_not_fit_are_refused", responses_that_do_not_fit_are_refused},
+        {"a_response_that_memory_runs_out_for_is_told_as_that",
+         a_response_that_memory_runs_out_for_is_told_as_that},
         {NULL, NULL},
     };
     return run_tests(cases, argc, argv);

@@ -92,7 +92,11 @@ static void question_done(struct sl_job *job, const float *vector, size_t dim)
 static void question_failed(struct sl_job *job, int err, const char *why)
 {
     ((struct state *)sl_job_state(job))->call = NULL;
-    sl_job_fail(job, err == -SL_EEXPIRED ? SL_QERR_TIMEOUT : SL_QERR_UPSTREAM_ERROR, why);
+    sl_job_fail(job,
+                err == -SL_EEXPIRED ? SL_QERR_TIMEOUT
+                : err == -SL_ENOMEM ? SL_QERR_INTERNAL
+                                    : SL_QERR_UPSTREAM_ERROR,
+                why);
 }
 
 /* All chunks of a batch have their vectors, or one its failure. */

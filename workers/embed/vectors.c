@@ -154,11 +154,14 @@ static int read_data(const struct sl_json *data, size_t count, float **ret, size
         const struct sl_json *embedding = sl_json_get(item, "embedding");
         int64_t i = index != NULL && sl_json_type(index) == SL_JSON_INT ? sl_json_int(index) : -1;
         if (vectors == NULL) {
-            dim = dim_of(embedding);
-            vectors = dim > 0 && dim <= DIM_MAX ? calloc(count * dim, sizeof(float)) : NULL;
+            dim = dim_of(embedding) <= DIM_MAX ? dim_of(embedding) : 0;
+            vectors = calloc(count * dim + 1, sizeof(float));
         }
-        if (vectors == NULL || i < 0 || (uint64_t)i >= count || seen[i] ||
-            dim_of(embedding) != dim || !read_vector(embedding, dim, vectors + (size_t)i * dim)) {
+        if (vectors == NULL) {
+            rv = -SL_ENOMEM;
+        } else if (dim == 0 || i < 0 || (uint64_t)i >= count || seen[i] ||
+                   dim_of(embedding) != dim ||
+                   !read_vector(embedding, dim, vectors + (size_t)i * dim)) {
             rv = fault(why, why_size, "has an element with a wrong index, dimension or number");
         } else {
             seen[i] = true;
@@ -179,6 +182,7 @@ int vectors_read_response(struct sl_span body, size_t count, float **ret_vectors
 {
     struct sl_json_doc *doc;
     int rv = sl_json_parse(body, &doc, NULL, 0);
+    snprintf(why, why_size, "%s", sl_error_text(-SL_ENOMEM)); /* Unless it is something else. */
     if (rv != 0) {
         return rv == -SL_EBADMSG ? fault(why, why_size, "is not JSON") : rv;
     }
