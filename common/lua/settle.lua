@@ -62,6 +62,7 @@ function ops.stream()
     return LOST
   end
   redis.call('HSET', key, stage, claim_text('t', attempt, fence))
+  keep(key, kind == 'bulk' and 2 * ttl or result_ttl) -- Redis may have lost the key.
   return 0
 end
 
