@@ -70,15 +70,22 @@ static void unpark(struct sl_job *job)
     }
 }
 
+static bool has_slots(const struct sl_worker *worker, uint32_t class)
+{
+    return !worker->draining && worker->slots_used[class] < worker->slots_max[class];
+}
+
 void intake_unpark(struct sl_task *task)
 {
     struct sl_worker *worker = SL_ITEM(task, struct sl_worker, unpark);
     SL_LIST_EACH_SAFE(node, &worker->states[JOB_UNPARKED])
     {
         struct sl_job *job = SL_ITEM(node, struct sl_job, in_state);
-        uint32_t class = job->input->bulk ? CLASS_BULK : CLASS_QUERY;
-        if (!worker->draining && worker->slots_used[class] < worker->slots_max[class]) {
+        bool room[CLASS_COUNT] = {has_slots(worker, CLASS_QUERY), has_slots(worker, CLASS_BULK)};
+        if (room[job->input->bulk ? CLASS_BULK : CLASS_QUERY]) {
             unpark(job);
+        } else if (!room[CLASS_QUERY] && !room[CLASS_BULK]) {
+            break;
         }
     }
     if (worker->consumer != NULL) {

@@ -110,6 +110,7 @@ struct sl_job {
     char topics[OUTBOX_MAX][TOPIC_MAX];
     struct outbox_item outbox[OUTBOX_MAX];
     size_t outbox_count;
+    bool packed;    /* bytes holds the ending. */
     bool is_ending; /* The outbox is an ending: tell Redis when it is acknowledged. */
 
     void *state_data;

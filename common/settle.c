@@ -95,6 +95,7 @@ void settle_query(struct sl_job *job, const struct sl_result *result)
                                   .stage = sl_span_of(job->worker->stage->name)};
     }
     job->result = copy;
+    job->packed = false;
     enter_settling(job);
 }
 
@@ -318,9 +319,12 @@ static void fail_result(struct sl_job *job, struct sl_span message)
     job->result.stage = sl_span_of(job->worker->stage->name);
 }
 
-static void store_ending(struct sl_job *job)
+/* Once: an answer that was lost may have stored it, and what is produced must be what is stored. */
+static int make_ending(struct sl_job *job)
 {
-    struct sl_worker *worker = job->worker;
+    if (job->packed) {
+        return 0;
+    }
     if (job->delivery_err != 0 && job->result.outcome == SL_DONE) {
         fail_result(job, SL_SPAN("a part of the answer could not be delivered to its reply topic"));
     }
@@ -331,6 +335,14 @@ static void store_ending(struct sl_job *job)
         job->query->hits_len = 0;
         rv = pack_ending(job);
     }
+    job->packed = rv == 0;
+    return rv;
+}
+
+static void store_ending(struct sl_job *job)
+{
+    struct sl_worker *worker = job->worker;
+    int rv = make_ending(job);
     if (rv == 0) {
         rv = sl_claim_end(worker->coord, job->id, worker->stage->name, job->admission.fence,
                           sl_buf_span(&job->bytes), on_stored, job);

@@ -72,6 +72,7 @@ static void on_producer_fatal(void *ctx, const char *why)
     sl_loop_stop(worker->loop);
 }
 
+/* Without the consumer nothing new comes, but what runs can be finished. */
 static void on_consumer_error(void *ctx, bool fatal, const char *why)
 {
     struct sl_worker *worker = ctx;
@@ -79,8 +80,7 @@ static void on_consumer_error(void *ctx, bool fatal, const char *why)
            SL_STR("variable", "SLUICE_KAFKA_BROKERS"));
     sl_condition_set(worker->kafka_ready, false, why);
     if (fatal) {
-        worker->exit_code = 1;
-        sl_loop_stop(worker->loop);
+        worker_fail(worker, "the consumer cannot go on");
     }
 }
 

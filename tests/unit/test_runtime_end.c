@@ -160,6 +160,28 @@ TEST(an_exit_in_the_middle_of_everything_leaves_nothing)
     fx_destroy();
 }
 
+TEST(a_consumer_that_dies_ends_the_process_after_what_runs)
+{
+    one_in_each_state();
+    fake_consumer_dies();
+    fx_turn();
+    leave();
+    fx_forward("q2");
+    fx_finish_all();
+    fx_sleep(100);
+    CHECK(fx_stopped());
+    CHECK_INT(fx_destroy(), 1);
+}
+
+TEST(a_part_that_fails_at_the_start_leaves_nothing)
+{
+    enum { STAGE = 5, PARTS = 7 };
+    for (int part = 1; part <= PARTS; part++) {
+        fx_failing_part = part;
+        CHECK_INT(fx_start(SL_STAGE_embed), part == STAGE ? 2 : 1);
+    }
+}
+
 /* --- versions --- */
 
 static void take_newer(const char *id)
@@ -264,6 +286,8 @@ int main(int argc, char **argv)
         CASE(a_stream_that_a_drain_stops_waits_for_its_deltas),
         CASE(a_second_signal_ends_it_whatever_runs),
         CASE(an_exit_in_the_middle_of_everything_leaves_nothing),
+        CASE(a_consumer_that_dies_ends_the_process_after_what_runs),
+        CASE(a_part_that_fails_at_the_start_leaves_nothing),
         CASE(a_newer_version_turns_the_worker_unready_and_out_of_the_group),
         CASE(a_signal_while_the_group_is_being_left_leaves_it_once),
         CASE(an_ending_of_a_newer_format_is_left_to_a_newer_worker),

@@ -5,6 +5,7 @@
 #include "tests/support/runtime/fake_coord.h"
 
 #include "common/clock.h"
+#include "tests/support/runtime/worker_fixture.h"
 #include "tests/support/test.h"
 
 #include <assert.h>
@@ -30,6 +31,10 @@ static struct sl_coord *coord_now;
 int sl_coord_create(struct sl_loop *loop, const struct sl_coord_config *config,
                     struct sl_coord **ret, char *why, size_t why_size)
 {
+    int err = fx_part_err();
+    if (err != 0) {
+        return err;
+    }
     struct sl_coord *coord = calloc(1, sizeof(*coord));
     (void)loop;
     (void)why;

@@ -1,6 +1,7 @@
 /* One call at a time is all that the tests of upstream.c need. */
 #include "tests/support/runtime/fake_http.h"
 
+#include "tests/support/runtime/worker_fixture.h"
 #include "tests/support/test.h"
 
 struct sl_http_call {
@@ -21,6 +22,10 @@ int sl_http_client_create(struct sl_loop *loop, const struct sl_http_client_conf
 {
     (void)loop;
     (void)config;
+    int err = fx_part_err();
+    if (err != 0) {
+        return err;
+    }
     *ret = client_now = calloc(1, sizeof(**ret));
     CHECK(*ret != NULL);
     return 0;

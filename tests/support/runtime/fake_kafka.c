@@ -4,6 +4,7 @@
  */
 #include "tests/support/runtime/fake_kafka.h"
 
+#include "tests/support/runtime/worker_fixture.h"
 #include "tests/support/test.h"
 
 #include <assert.h>
@@ -62,6 +63,10 @@ int sl_producer_create(struct sl_loop *loop, const struct sl_kafka_config *confi
     (void)ctx;
     (void)why;
     (void)why_size;
+    int err = fx_part_err();
+    if (err != 0) {
+        return err;
+    }
     *ret = producer_now = calloc(1, sizeof(**ret));
     CHECK(*ret != NULL);
     return 0;
@@ -242,6 +247,10 @@ void sl_producer_destroy(struct sl_producer *producer, uint32_t flush_ms)
 int sl_consumer_create(struct sl_loop *loop, const struct sl_consumer_config *config,
                        struct sl_consumer **ret, char *why, size_t why_size)
 {
+    int err = fx_part_err();
+    if (err != 0) {
+        return err;
+    }
     struct sl_consumer *consumer = calloc(1, sizeof(*consumer));
     (void)loop;
     (void)why;
@@ -447,6 +456,11 @@ void sl_consumer_leave(struct sl_consumer *consumer, void (*on_left)(void *ctx),
     consumer->leaving = true;
     consumer->on_left = on_left;
     consumer->left_ctx = ctx;
+}
+
+void fake_consumer_dies(void)
+{
+    consumer_now->config.on_error(consumer_now->config.ctx, true, "fenced");
 }
 
 bool fake_leaving(void)

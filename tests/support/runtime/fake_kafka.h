@@ -61,6 +61,7 @@ size_t fake_unended(void); /* Positions of the assignment that lasts. */
 /* Called when a position of the current assignment ends. */
 extern void (*fake_on_end)(const struct sl_position *position);
 extern size_t fake_kicks;
+void fake_consumer_dies(void); /* A fatal error. */
 bool fake_leaving(void);
 void fake_left(void); /* The group was left. */
 

@@ -38,6 +38,13 @@ static size_t condition_count;
 static struct sl_signals the_signals;
 static bool loop_stopped;
 
+int fx_failing_part;
+
+int fx_part_err(void)
+{
+    return fx_failing_part > 0 && --fx_failing_part == 0 ? -SL_EIO : 0;
+}
+
 int sl_admin_create(struct sl_loop *loop, const char *address, struct sl_metrics *metrics,
                     struct sl_admin **ret, char *why, size_t why_size)
 {
@@ -49,7 +56,7 @@ int sl_admin_create(struct sl_loop *loop, const char *address, struct sl_metrics
     condition_count = 0;
     loop_stopped = false;
     *ret = &the_admin;
-    return 0;
+    return fx_part_err();
 }
 
 void sl_admin_destroy(struct sl_admin *admin)
@@ -102,7 +109,7 @@ int sl_signals_create(struct sl_loop *loop, long long drain_ms, void (*on_drain)
     (void)drain_ms;
     the_signals = (struct sl_signals){.on_drain = on_drain, .on_stop = on_stop, .ctx = ctx};
     *ret = &the_signals;
-    return 0;
+    return fx_part_err();
 }
 
 void sl_signals_destroy(struct sl_signals *signals)

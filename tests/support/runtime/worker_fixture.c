@@ -64,7 +64,7 @@ static int init(struct sl_worker *worker, void **ret, char *why, size_t why_size
     (void)why;
     (void)why_size;
     *ret = worker;
-    return 0;
+    return fx_part_err() == 0 ? 0 : -SL_EINVAL;
 }
 
 static void fini(void *stage_state)
@@ -98,7 +98,7 @@ static struct sl_stage stage = {
 
 /* --- the worker --- */
 
-void fx_create(enum sl_stage_index index)
+int fx_start(enum sl_stage_index index)
 {
     static struct sl_process_options process;
     process = (struct sl_process_options){.brokers = "",
@@ -119,7 +119,12 @@ void fx_create(enum sl_stage_index index)
     fx_partial = NULL;
     fake_on_ack = NULL;
     fake_on_end = NULL;
-    CHECK_INT(worker_start(&fx_worker), 0);
+    return worker_start(&fx_worker);
+}
+
+void fx_create(enum sl_stage_index index)
+{
+    CHECK_INT(fx_start(index), 0);
     fx_turn();
 }
 
