@@ -282,24 +282,13 @@ void sl_read_text(struct sl_decoder *decoder, const struct sl_field *field,
     }
 }
 
-static bool has_control(struct sl_span text)
-{
-    for (size_t i = 0; i < text.len; i++) {
-        unsigned char c = (unsigned char)text.data[i];
-        if (c < 0x20 || c == 0x7f) {
-            return true;
-        }
-    }
-    return false;
-}
-
 void sl_read_name(struct sl_decoder *decoder, const struct sl_field *field,
                   const struct sl_value *value, void *target)
 {
     if (!text_fits(decoder, field, value)) {
         return;
     }
-    if (has_control(value->text)) {
+    if (sl_text_has_control(value->text)) {
         sl_decoder_refuse(decoder, field->name, "must be text without control characters");
         return;
     }

@@ -334,6 +334,17 @@ void sl_value_describe(const struct sl_value *value, char *out, size_t size)
     }
 }
 
+bool sl_text_has_control(struct sl_span text)
+{
+    for (size_t i = 0; i < text.len; i++) {
+        unsigned char c = (unsigned char)text.data[i];
+        if (c < 0x20 || c == 0x7f) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool sl_text_valid(struct sl_span text)
 {
     return text.len == 0 ||

@@ -58,5 +58,6 @@ size_t sl_value_depth(const struct sl_value *value);
 
 /* UTF-8 without a zero character. */
 bool sl_text_valid(struct sl_span text);
+bool sl_text_has_control(struct sl_span text); /* Of ASCII. */
 
 #endif

@@ -8,11 +8,13 @@
  */
 #include "common/ending.h"
 
+#include "common/codec_value.h"
+
 #include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 
-enum { FORMAT = 1, ENDING_FIELDS = 6 };
+enum { FORMAT = 1, ENDING_FIELDS = 6, TENANT_MAX = 128, TRACE_MAX = 128 };
 
 static void add_header(struct sl_route *route, const char *name, struct sl_span value)
 {
@@ -93,18 +95,19 @@ static int read_reply_to(struct sl_span value, const char *const *allowed, struc
     struct sl_span topic = value;
     long long partition = -1;
     const char *colon = value.len > 0 ? memrchr(value.data, ':', value.len) : NULL;
-    snprintf(fault->param, sizeof(fault->param), "reply-to");
     if (colon != NULL) {
         size_t at = (size_t)(colon - value.data);
         topic.len = at;
         if (sl_span_to_int((struct sl_span){colon + 1, value.len - at - 1}, 0, 1000000,
                            &partition) != 0) {
+            snprintf(fault->param, sizeof(fault->param), "reply-to");
             snprintf(fault->message, sizeof(fault->message),
                      "header reply-to must be topic or topic:partition");
             return -SL_EINVAL;
         }
     }
     if (topic.len > 249 || !topic_allowed(topic, allowed)) {
+        snprintf(fault->param, sizeof(fault->param), "reply-to");
         snprintf(fault->message, sizeof(fault->message),
                  "header reply-to names a topic that is neither the replies topic nor one of "
                  "SLUICE_REPLY_TOPICS");
@@ -131,23 +134,42 @@ static int read_deadline(struct sl_span value, struct sl_query *query, struct sl
     return 0;
 }
 
+int sl_route_tenant(const struct sl_record *record, struct sl_arena *arena, struct sl_span *ret,
+                    struct sl_fault *fault)
+{
+    struct sl_span tenant = sl_record_header(record, "sluice-tenant");
+    int rv = 0;
+    if (tenant.len > TENANT_MAX || !sl_text_valid(tenant) || sl_text_has_control(tenant)) {
+        snprintf(fault->param, sizeof(fault->param), "sluice-tenant");
+        snprintf(
+            fault->message, sizeof(fault->message),
+            "header sluice-tenant must be UTF-8 of at most %d bytes without control characters",
+            TENANT_MAX);
+        tenant.len = 0;
+        rv = -SL_EINVAL;
+    }
+    *ret = sl_arena_copy(arena, tenant.len > 0 ? tenant : SL_SPAN("default"));
+    return ret->data != NULL ? rv : -SL_ENOMEM;
+}
+
 int sl_route_read(const struct sl_record *record, const char *const *reply_topics,
                   struct sl_arena *arena, struct sl_query *query, struct sl_fault *fault)
 {
-    struct sl_span tenant = sl_record_header(record, "sluice-tenant");
+    struct sl_span trace = sl_record_header(record, "traceparent");
     query->reply_partition = -1;
     int rv = read_id(record, arena, query, fault);
     if (rv != 0) {
         return rv;
     }
-    query->tenant = sl_arena_copy(arena, tenant.len > 0 ? tenant : SL_SPAN("default"));
-    query->traceparent = sl_arena_copy(arena, sl_record_header(record, "traceparent"));
-    if (query->tenant.data == NULL || query->traceparent.data == NULL) {
+    query->traceparent = sl_arena_copy(arena, trace.len <= TRACE_MAX ? trace : SL_SPAN(""));
+    rv = sl_route_tenant(record, arena, &query->tenant, fault);
+    if (query->traceparent.data == NULL || rv == -SL_ENOMEM) {
         return -SL_ENOMEM;
     }
     struct sl_span reply_to = sl_record_header(record, "reply-to");
-    if (reply_to.data != NULL) { /* First: whatever else is wrong is said there. */
-        rv = read_reply_to(reply_to, reply_topics, arena, query, fault);
+    if (reply_to.data != NULL) { /* Always: whatever else is wrong is said there. */
+        int reply_rv = read_reply_to(reply_to, reply_topics, arena, query, fault);
+        rv = reply_rv != 0 ? reply_rv : rv;
     }
     return rv != 0 ? rv : read_deadline(sl_record_header(record, "sluice-deadline"), query, fault);
 }

@@ -22,11 +22,16 @@ struct sl_route {
 void sl_route_write(struct sl_route *route, const struct sl_query *query, bool json);
 /* The same from a record's headers into the query; spans are copied to the arena. -SL_EBADMSG: the
  * id has characters that no id may have (a dead letter); -SL_EINVAL: fault says what (reply-to,
- * deadline); -SL_ENOMEM. A record without sluice-id gets the id that its position gives it.
+ * tenant, deadline); -SL_ENOMEM. A record without sluice-id gets the id that its position gives it;
+ * a trace context that is longer than any is left out, since every event would carry it.
  * reply_topics: allowed in reply-to, NULL at the end. */
 int sl_route_read(const struct sl_record *record, const char *const *reply_topics,
                   struct sl_arena *arena, struct sl_query *query,
                   struct sl_fault *fault) SL_CHECKED;
+/* The tenant alone, copied to the arena. -SL_EINVAL: fault says why, and ret is the default, so
+ * that a result can be written; -SL_ENOMEM. */
+int sl_route_tenant(const struct sl_record *record, struct sl_arena *arena, struct sl_span *ret,
+                    struct sl_fault *fault) SL_CHECKED;
 bool sl_route_json(const struct sl_record *record); /* content-type says application/json. */
 
 struct sl_ending {

@@ -162,12 +162,14 @@ static int decode_bulk(struct sl_job *job)
     if (job->document == NULL) {
         return -SL_ENOMEM;
     }
-    struct sl_span tenant = sl_record_header(&job->record, "sluice-tenant");
+    struct sl_span tenant;
     int rv = sl_document_decode(job->record.value, sl_route_json(&job->record), &job->arena,
                                 job->document, &job->fault);
-    job->document->tenant =
-        sl_arena_copy(&job->arena, tenant.len > 0 ? tenant : SL_SPAN("default"));
-    return rv == 0 && job->document->tenant.data == NULL ? -SL_ENOMEM : rv;
+    rv = rv != 0 ? rv : sl_route_tenant(&job->record, &job->arena, &tenant, &job->fault);
+    if (rv == 0) {
+        job->document->tenant = tenant;
+    }
+    return rv;
 }
 
 /* Sets query, document or batch. 0: it is a job (perhaps with job->fault_err set); else not. */

@@ -94,6 +94,42 @@ TEST(what_a_producer_says_wrong_is_told)
     }
 }
 
+TEST(a_tenant_that_no_result_can_show_is_refused)
+{
+    char name[130];
+    static const char *const wrong[] = {"a\nb", "\x7f", "\xff\xfe", "\xc3"};
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
+        CHECK_INT(read_one("sluice-tenant", wrong[i]), -SL_EINVAL);
+        CHECK_STR(fault.param, "sluice-tenant");
+        CHECK(sl_span_is(query.tenant, "default")); /* Its result can be written. */
+        CHECK_INT(query.id.len, 36);
+    }
+    struct sl_kafka_header zero = {SL_SPAN("sluice-tenant"), {"a\0b", 3}};
+    CHECK_INT(read_route(&zero, 1), -SL_EINVAL);
+    memset(name, 't', sizeof(name));
+    name[129] = 0;
+    CHECK_INT(read_one("sluice-tenant", name), -SL_EINVAL);
+    CHECK_INT(read_one("sluice-tenant", name + 1), 0);
+    CHECK_INT(query.tenant.len, 128);
+    CHECK_INT(read_one("sluice-tenant", "Müller & Söhne"), 0);
+    struct sl_kafka_header two[] = {{SL_SPAN("sluice-tenant"), SL_SPAN("a\nb")},
+                                    {SL_SPAN("reply-to"), SL_SPAN("acme.answers")}};
+    CHECK_INT(read_route(two, 2), -SL_EINVAL);
+    CHECK_STR(fault.param, "sluice-tenant");
+    CHECK(sl_span_is(query.reply_topic, "acme.answers")); /* It is told there too. */
+}
+
+TEST(a_trace_context_that_is_too_long_is_left_out)
+{
+    char trace[130];
+    memset(trace, 'a', sizeof(trace));
+    trace[129] = 0;
+    CHECK_INT(read_one("traceparent", trace), 0);
+    CHECK_INT(query.traceparent.len, 0);
+    CHECK_INT(read_one("traceparent", trace + 1), 0);
+    CHECK_INT(query.traceparent.len, 128);
+}
+
 TEST(the_content_type_is_read_as_http_does)
 {
     static const struct {
@@ -250,6 +286,8 @@ static const struct test_case cases[] = {
      a_record_without_headers_has_a_route_of_its_own},
     {"a_route_comes_back", a_route_comes_back},
     {"what_a_producer_says_wrong_is_told", what_a_producer_says_wrong_is_told},
+    {"a_tenant_that_no_result_can_show_is_refused", a_tenant_that_no_result_can_show_is_refused},
+    {"a_trace_context_that_is_too_long_is_left_out", a_trace_context_that_is_too_long_is_left_out},
     {"the_content_type_is_read_as_http_does", the_content_type_is_read_as_http_does},
     {"an_ending_gives_its_event_and_then_its_result",
      an_ending_gives_its_event_and_then_its_result},
