@@ -111,17 +111,8 @@ static void end_json(struct open_query *q, const struct sl_event *event)
     result.answer = sl_buf_span(&q->out);
     sl_buf_init(&body, ANSWER_MAX);
     chat_write_answer(&body, &q->chat, &result, citations.len > 0 ? citations : SL_SPAN("[]"));
-    if (sl_buf_error(&body) == 0 && sl_buf_error(&q->out) == 0 &&
-        sl_buf_error(&q->citations) == 0) {
-        respond_json(&q->request, 200, sl_buf_span(&body));
-    } else {
-        const struct failure failure = {.status = 500,
-                                        .code = "internal",
-                                        .message = "the answer is too large to be given whole",
-                                        .ran = true};
-        respond_failure(&q->request, &failure);
-    }
-    sl_buf_fini(&body);
+    int err = sl_buf_error(&q->out) != 0 ? sl_buf_error(&q->out) : sl_buf_error(&q->citations);
+    respond_answer(&q->request, err, &body);
 }
 
 const struct format format_chat_json = {false, on_json_event, end_json};

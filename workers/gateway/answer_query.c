@@ -78,16 +78,7 @@ static void end_json(struct open_query *q, const struct sl_event *event)
     query.hits_len = q->query.hits_len;
     sl_buf_init(&body, RESULT_MAX);
     sl_result_encode(&query, &result, true, &body);
-    if (sl_buf_error(&body) == 0 && sl_buf_error(&q->out) == 0) {
-        respond_json(&q->request, 200, sl_buf_span(&body));
-    } else {
-        const struct failure failure = {.status = 500,
-                                        .code = "internal",
-                                        .message = "the result is too large to be answered whole",
-                                        .ran = true};
-        respond_failure(&q->request, &failure);
-    }
-    sl_buf_fini(&body);
+    respond_answer(&q->request, sl_buf_error(&q->out), &body);
 }
 
 const struct format format_query_json = {false, on_json_event, end_json};

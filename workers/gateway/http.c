@@ -158,6 +158,20 @@ void respond_failure(const struct request *request, const struct failure *failur
     sl_buf_fini(&body);
 }
 
+void respond_answer(const struct request *request, int err, struct sl_buf *body)
+{
+    static const struct failure failure = {.status = 500,
+                                           .code = "internal",
+                                           .message = "the answer is too large to be given whole",
+                                           .ran = true};
+    if (err == 0 && sl_buf_error(body) == 0) {
+        respond_json(request, 200, sl_buf_span(body));
+    } else {
+        respond_failure(request, &failure);
+    }
+    sl_buf_fini(body);
+}
+
 void respond_stream(const struct request *request)
 {
     struct sl_http_header headers[HEADERS_MAX];

@@ -61,6 +61,9 @@ struct failure {
 /* {"error": {...}}: a whole response. 503 says Retry-After. */
 void respond_failure(const struct request *request, const struct failure *failure);
 void respond_json(const struct request *request, int status, struct sl_span body);
+/* An answer that was put together from a query's events; err: why that went wrong, or 0. Frees
+ * body. */
+void respond_answer(const struct request *request, int err, struct sl_buf *body);
 /* The headers of an event stream, status 200. */
 void respond_stream(const struct request *request);
 
