@@ -93,26 +93,15 @@ static void cancel(struct sl_job *job)
 
 /* --- the stage --- */
 
-static int open_store(struct ingest *ingest, size_t i, const char *name, const char *url, char *why,
-                      size_t why_size)
+static int open_store(struct ingest *ingest, enum sl_store_role role, char *why, size_t why_size)
 {
-    char reason[200] = "";
-    const struct sl_store_env env = {
-        .loop = sl_worker_loop(ingest->worker),
-        .http = sl_worker_http(ingest->worker),
-        .coord = sl_worker_coord(ingest->worker),
-        .metrics = sl_worker_metrics(ingest->worker),
-        .limit_name = name,
-        .sqlite_vec_path = ingest_config.sqlite_vec,
-        .timeout_ms = ingest_config.timeout_ms,
-    };
-    int rv = sl_store_open(url, &env, &ingest->stores.store[i], reason, sizeof(reason));
-    if (rv == 0 && !sl_store_writable(ingest->stores.store[i])) {
-        snprintf(reason, sizeof(reason), "this kind of store can only be searched");
+    struct sl_store **store = &ingest->stores.store[role];
+    int rv = sl_store_open_role(ingest->worker, &ingest_config.stores, role,
+                                ingest_config.timeout_ms, store, why, why_size);
+    if (rv == 0 && !sl_store_writable(*store)) {
+        snprintf(why, why_size, "SLUICE_%s_URL: this kind of store can only be searched",
+                 role == SL_STORE_VECTOR ? "VECTOR" : "KEYWORD");
         rv = -SL_EINVAL;
-    }
-    if (rv != 0) {
-        snprintf(why, why_size, "SLUICE_%s_URL: %s", name, reason);
     }
     return rv;
 }
@@ -146,53 +135,21 @@ static int init(struct sl_worker *worker, void **ret, char *why, size_t why_size
     ingest->stores.loop = sl_worker_loop(worker);
     ingest->stores.coord = coord;
     ingest->stores.budget_ms = STORE_BUDGET_MS;
-    int rv = open_store(ingest, 0, "VECTOR", ingest_config.vector_url, why, why_size);
-    if (rv == 0 && strcmp(ingest_config.vector_url, ingest_config.keyword_url) != 0) {
-        rv = open_store(ingest, 1, "KEYWORD", ingest_config.keyword_url, why, why_size);
+    const struct sl_store_options *stores = &ingest_config.stores;
+    int rv = open_store(ingest, SL_STORE_VECTOR, why, why_size);
+    if (rv == 0 && strcmp(stores->vector_url, stores->keyword_url) != 0) {
+        rv = open_store(ingest, SL_STORE_KEYWORD, why, why_size);
     }
     return rv;
 }
 
 static size_t limits(struct sl_limit ret[SL_STAGE_LIMITS])
 {
-    ret[0] = (struct sl_limit){.name = "VECTOR", .limit = (uint32_t)ingest_config.vector_limit};
-    ret[1] = (struct sl_limit){.name = "KEYWORD", .limit = (uint32_t)ingest_config.keyword_limit};
-    return 2;
+    return sl_store_limits(&ingest_config.stores, ret);
 }
 
 #define AT(field) offsetof(struct ingest_config, field)
-static const char *const schemes[] = {"sqlite", "qdrant+http", "opensearch+http", NULL};
-
-static const struct sl_option store_options[] = {
-    {.name = "SLUICE_VECTOR_URL",
-     .type = SL_OPT_URL,
-     .offset = AT(vector_url),
-     .choices = schemes,
-     .help = "Store that chunks and vectors are written to, such as sqlite:///path."},
-    {.name = "SLUICE_KEYWORD_URL",
-     .type = SL_OPT_URL,
-     .offset = AT(keyword_url),
-     .choices = schemes,
-     .help = "Store that chunks are written to besides, when it is another one."},
-    {.name = "SLUICE_SQLITE_VEC",
-     .type = SL_OPT_STRING,
-     .offset = AT(sqlite_vec),
-     .fallback = "vec0",
-     .help = "Path of the sqlite-vec extension, for sqlite:// stores."},
-    {.name = "SLUICE_VECTOR_LIMIT",
-     .type = SL_OPT_INT,
-     .offset = AT(vector_limit),
-     .fallback = "20",
-     .min = 1,
-     .max = 100000,
-     .help = "Calls to the vector store in flight at most, in the whole cluster."},
-    {.name = "SLUICE_KEYWORD_LIMIT",
-     .type = SL_OPT_INT,
-     .offset = AT(keyword_limit),
-     .fallback = "20",
-     .min = 1,
-     .max = 100000,
-     .help = "Calls to the keyword store in flight at most, in the whole cluster."},
+static const struct sl_option write_options[] = {
     {.name = "SLUICE_INGEST_TIMEOUT",
      .type = SL_OPT_DURATION,
      .offset = AT(timeout_ms),
@@ -226,8 +183,11 @@ static const struct sl_option chunk_options[] = {
      .help = "Chunks that are embedded and stored together."},
     {.name = NULL},
 };
-static const struct sl_option_set option_sets[] = {{"Stores", store_options, &ingest_config},
-                                                   {"Chunks", chunk_options, &ingest_config}};
+static const struct sl_option_set option_sets[] = {
+    {"Stores", sl_store_option_table, &ingest_config.stores},
+    {"Writing", write_options, &ingest_config},
+    {"Chunks", chunk_options, &ingest_config},
+};
 static const char *const outputs[] = {"chunks", NULL};
 
 const struct sl_stage ingest_stage = {
@@ -242,7 +202,7 @@ const struct sl_stage ingest_stage = {
     .drain_ms = 10000,
     .state_size = sizeof(struct ingest_job),
     .option_sets = option_sets,
-    .option_set_count = 2,
+    .option_set_count = 3,
     .init = init,
     .fini = fini,
     .start = start,

@@ -7,14 +7,15 @@
 #define SLUICE_WORKERS_INGEST_H
 
 #include "common/job.h"
+#include "common/store_options.h"
 #include "workers/ingest/account.h"
 #include "workers/ingest/write.h"
 
 extern const struct sl_stage ingest_stage;
 
 struct ingest_config {
-    const char *vector_url, *keyword_url, *sqlite_vec;
-    long long vector_limit, keyword_limit, timeout_ms;
+    struct sl_store_options stores;
+    long long timeout_ms;
     long long chunk_size, chunk_overlap, batch;
 };
 extern struct ingest_config ingest_config;

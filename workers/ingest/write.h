@@ -3,9 +3,9 @@
 #define SLUICE_WORKERS_INGEST_WRITE_H
 
 #include "common/backoff.h"
-#include "common/store.h"
+#include "common/store_options.h"
 
-enum { INGEST_STORES = 2 };
+enum { INGEST_STORES = SL_STORE_ROLES };
 
 struct ingest_stores {
     struct sl_loop *loop;

@@ -11,18 +11,18 @@
 #include "common/fusion.h"
 #include "common/job.h"
 #include "common/log.h"
-#include "common/store.h"
+#include "common/store_options.h"
 #include "common/worker.h"
 
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { VECTOR, KEYWORD, LEGS };
+enum { VECTOR = SL_STORE_VECTOR, KEYWORD = SL_STORE_KEYWORD, LEGS = SL_STORE_ROLES };
 
 static struct config {
-    const char *vector_url, *keyword_url, *sqlite_vec;
-    long long vector_limit, keyword_limit, timeout_ms, top_k;
+    struct sl_store_options stores;
+    long long timeout_ms, top_k;
     double vector_weight, keyword_weight;
 } config;
 
@@ -202,25 +202,11 @@ static void fini(void *stage_state)
 
 static int init(struct sl_worker *worker, void **ret, char *why, size_t why_size)
 {
-    static const char *const limit_names[LEGS] = {"VECTOR", "KEYWORD"};
-    const char *const urls[LEGS] = {config.vector_url, config.keyword_url};
     struct stage *stage = calloc(1, sizeof(*stage));
     int rv = stage == NULL ? -SL_ENOMEM : 0;
     for (size_t i = 0; i < LEGS && rv == 0; i++) {
-        const struct sl_store_env env = {
-            .loop = sl_worker_loop(worker),
-            .http = sl_worker_http(worker),
-            .coord = sl_worker_coord(worker),
-            .metrics = sl_worker_metrics(worker),
-            .limit_name = limit_names[i],
-            .sqlite_vec_path = config.sqlite_vec,
-            .timeout_ms = config.timeout_ms,
-        };
-        char reason[200] = "";
-        rv = sl_store_open(urls[i], &env, &stage->stores[i], reason, sizeof(reason));
-        if (rv != 0) {
-            snprintf(why, why_size, "SLUICE_%s_URL: %s", limit_names[i], reason);
-        }
+        rv = sl_store_open_role(worker, &config.stores, (enum sl_store_role)i, config.timeout_ms,
+                                &stage->stores[i], why, why_size);
     }
     *ret = stage;
     return rv;
@@ -228,45 +214,11 @@ static int init(struct sl_worker *worker, void **ret, char *why, size_t why_size
 
 static size_t limits(struct sl_limit ret[SL_STAGE_LIMITS])
 {
-    ret[VECTOR] = (struct sl_limit){.name = "VECTOR", .limit = (uint32_t)config.vector_limit};
-    ret[KEYWORD] = (struct sl_limit){.name = "KEYWORD", .limit = (uint32_t)config.keyword_limit};
-    return LEGS;
+    return sl_store_limits(&config.stores, ret);
 }
 
 #define AT(field) offsetof(struct config, field)
-static const char *const schemes[] = {"sqlite", "qdrant+http", "opensearch+http", NULL};
-
 static const struct sl_option options[] = {
-    {.name = "SLUICE_VECTOR_URL",
-     .type = SL_OPT_URL,
-     .offset = AT(vector_url),
-     .choices = schemes,
-     .help = "Store of the vector search: sqlite:///path, qdrant+http://host:6333/COLLECTION or "
-             "opensearch+http://host:9200/INDEX."},
-    {.name = "SLUICE_KEYWORD_URL",
-     .type = SL_OPT_URL,
-     .offset = AT(keyword_url),
-     .choices = schemes,
-     .help = "Store of the keyword search: sqlite:///path or opensearch+http://host:9200/INDEX."},
-    {.name = "SLUICE_SQLITE_VEC",
-     .type = SL_OPT_STRING,
-     .offset = AT(sqlite_vec),
-     .fallback = "vec0",
-     .help = "Path of the sqlite-vec extension, for sqlite:// stores."},
-    {.name = "SLUICE_VECTOR_LIMIT",
-     .type = SL_OPT_INT,
-     .offset = AT(vector_limit),
-     .fallback = "20",
-     .min = 1,
-     .max = 100000,
-     .help = "Vector searches in flight at most, in the whole cluster."},
-    {.name = "SLUICE_KEYWORD_LIMIT",
-     .type = SL_OPT_INT,
-     .offset = AT(keyword_limit),
-     .fallback = "20",
-     .min = 1,
-     .max = 100000,
-     .help = "Keyword searches in flight at most, in the whole cluster."},
     {.name = "SLUICE_RETRIEVE_TIMEOUT",
      .type = SL_OPT_DURATION,
      .offset = AT(timeout_ms),
@@ -274,47 +226,26 @@ static const struct sl_option options[] = {
      .min = 1,
      .max = 600000,
      .help = "Budget of both searches together."},
-    {.name = "SLUICE_RETRIEVE_TOP_K",
-     .type = SL_OPT_INT,
-     .offset = AT(top_k),
-     .fallback = "20",
-     .min = 1,
-     .max = 100,
-     .help = "Hits taken from each search, and kept after fusion."},
-    {.name = "SLUICE_VECTOR_WEIGHT",
-     .type = SL_OPT_NUMBER,
-     .offset = AT(vector_weight),
-     .fallback = "1",
-     .min = 0,
-     .max = 100,
-     .help = "Weight of the vector ranking in the fusion."},
-    {.name = "SLUICE_KEYWORD_WEIGHT",
-     .type = SL_OPT_NUMBER,
-     .offset = AT(keyword_weight),
-     .fallback = "1",
-     .min = 0,
-     .max = 100,
-     .help = "Weight of the keyword ranking in the fusion."},
-    {.name = NULL},
-};
-static const struct sl_option_set option_sets[] = {{"Searches", options, &config}};
-static const char *const outputs[] = {"rerank", "replies", "results", NULL};
-
-const struct sl_stage retrieve_stage = {
-    .name = "retrieve",
-    .synopsis = "Searches by vector and by keyword at the same time, and fuses the rankings.",
-    .index = SL_STAGE_retrieve,
-    .inputs = {{.topic = "retrieve", .kind = SL_INPUT_QUERY}},
-    .outputs = outputs,
-    .limits = limits,
-    .admission_permits = LEGS,
-    .admin_address = "127.0.0.1:9102",
-    .drain_ms = 10000,
-    .state_size = sizeof(struct state),
-    .option_sets = option_sets,
-    .option_set_count = 1,
-    .init = init,
-    .fini = fini,
-    .start = start,
-    .cancel = cancel,
-};
+    {
+        .name = "SLUICE_RETRIEVE_TOP_K",
+        .type = SL_OPT_INT,
+        .offset = AT(top_k),
+        .fallback = "20",
+        .min = 1,
+        .max = 100,
+        .help = "Hits taken from each search, and kept after fusion.",
+        .index = SL_STAGE_retrieve,
+        .inputs = {{.topic = "retrieve", .kind = SL_INPUT_QUERY}},
+        .outputs = outputs,
+        .limits = limits,
+        .admission_permits = LEGS,
+        .admin_address = "127.0.0.1:9102",
+        .drain_ms = 10000,
+        .state_size = sizeof(struct state),
+        .option_sets = option_sets,
+        .option_set_count = 2,
+        .init = init,
+        .fini = fini,
+        .start = start,
+        .cancel = cancel,
+    };
