@@ -43,6 +43,26 @@ TEST(both_searches_run_at_once_and_are_fused)
     teardown();
 }
 
+TEST(a_query_that_asks_for_more_sources_than_usual_gets_them)
+{
+    enum { WANTED = 30 };
+    const char *ids[WANTED];
+    char names[WANTED][8];
+    for (size_t i = 0; i < WANTED; i++) {
+        snprintf(names[i], sizeof(names[i]), "c%zu", i);
+        ids[i] = names[i];
+    }
+    setup();
+    job->query.top_n = WANTED;
+    fake_start(job);
+    CHECK_INT(fake_search(worker, 0)->search.top_k, WANTED);
+    CHECK_INT(fake_search(worker, 1)->search.top_k, WANTED);
+    fake_search_end(fake_search(worker, 0), 0, ids, WANTED);
+    fake_search_end(fake_search(worker, 1), 0, NULL, 0);
+    CHECK_INT(job->query.hits_len, WANTED);
+    teardown();
+}
+
 TEST(one_failure_degrades)
 {
     for (size_t failing = 0; failing < 2; failing++) {
@@ -93,6 +113,8 @@ int main(int argc, char **argv)
 {
     const struct test_case cases[] = {
         {"both_searches_run_at_once_and_are_fused", both_searches_run_at_once_and_are_fused},
+        {"a_query_that_asks_for_more_sources_than_usual_gets_them",
+         a_query_that_asks_for_more_sources_than_usual_gets_them},
         {"one_failure_degrades", one_failure_degrades},
         {"two_failures_end_the_query", two_failures_end_the_query},
         {"a_query_without_a_vector_is_searched_by_words",

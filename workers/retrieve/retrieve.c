@@ -1,6 +1,6 @@
 /*
  * The retrieve stage: a vector search and a keyword search at the same time, each for the best
- * top_k, and their rankings fused into one.
+ * top_k, and their rankings fused into one. A query that asks for more sources than that gets them.
  *
  * Both searches share a budget (SLUICE_RETRIEVE_TIMEOUT, within the query's deadline). When one
  * fails or its time runs out, the other's hits are the answer and `degraded` names what is missing;
@@ -47,6 +47,11 @@ struct state {
 static const uint32_t degraded_bits[LEGS] = {SL_DEGRADED_VECTOR, SL_DEGRADED_KEYWORD};
 static const char *const leg_names[LEGS] = {"vector", "keyword"};
 
+static size_t top_k_of(const struct sl_query *query)
+{
+    return query->top_n > config.top_k ? query->top_n : (size_t)config.top_k;
+}
+
 /* --- fusing --- */
 
 static int ranking_of(struct sl_job *job, const struct leg *leg, double weight,
@@ -69,7 +74,7 @@ static int fuse(struct sl_job *job)
     struct sl_query *query = sl_job_query(job);
     struct sl_ranking rankings[LEGS];
     const double weights[LEGS] = {config.vector_weight, config.keyword_weight};
-    size_t max = (size_t)config.top_k;
+    size_t max = top_k_of(query);
     struct sl_fused *fused = sl_arena_alloc(sl_job_arena(job), max * sizeof(*fused));
     struct sl_hit *hits = sl_arena_alloc(sl_job_arena(job), max * sizeof(*hits));
     int rv = fused == NULL || hits == NULL ? -SL_ENOMEM : 0;
@@ -161,7 +166,7 @@ static void start(struct sl_job *job)
             .vector = i == VECTOR ? query->vector : NULL,
             .dim = i == VECTOR ? query->vector_len : 0,
             .text = query->query,
-            .top_k = (uint32_t)config.top_k,
+            .top_k = (uint32_t)top_k_of(query),
             .deadline_ms = budget_end(job),
             .permit = sl_job_permit(job, i),
             .arena = sl_job_arena(job),
@@ -226,26 +231,51 @@ static const struct sl_option options[] = {
      .min = 1,
      .max = 600000,
      .help = "Budget of both searches together."},
-    {
-        .name = "SLUICE_RETRIEVE_TOP_K",
-        .type = SL_OPT_INT,
-        .offset = AT(top_k),
-        .fallback = "20",
-        .min = 1,
-        .max = 100,
-        .help = "Hits taken from each search, and kept after fusion.",
-        .index = SL_STAGE_retrieve,
-        .inputs = {{.topic = "retrieve", .kind = SL_INPUT_QUERY}},
-        .outputs = outputs,
-        .limits = limits,
-        .admission_permits = LEGS,
-        .admin_address = "127.0.0.1:9102",
-        .drain_ms = 10000,
-        .state_size = sizeof(struct state),
-        .option_sets = option_sets,
-        .option_set_count = 2,
-        .init = init,
-        .fini = fini,
-        .start = start,
-        .cancel = cancel,
-    };
+    {.name = "SLUICE_RETRIEVE_TOP_K",
+     .type = SL_OPT_INT,
+     .offset = AT(top_k),
+     .fallback = "20",
+     .min = 1,
+     .max = 100,
+     .help =
+         "Hits taken from each search, and kept after fusion; a query's top_n where it is more."},
+    {.name = "SLUICE_VECTOR_WEIGHT",
+     .type = SL_OPT_NUMBER,
+     .offset = AT(vector_weight),
+     .fallback = "1",
+     .min = 0,
+     .max = 100,
+     .help = "Weight of the vector ranking in the fusion."},
+    {.name = "SLUICE_KEYWORD_WEIGHT",
+     .type = SL_OPT_NUMBER,
+     .offset = AT(keyword_weight),
+     .fallback = "1",
+     .min = 0,
+     .max = 100,
+     .help = "Weight of the keyword ranking in the fusion."},
+    {.name = NULL},
+};
+static const struct sl_option_set option_sets[] = {
+    {"Stores", sl_store_option_table, &config.stores},
+    {"Searches", options, &config},
+};
+static const char *const outputs[] = {"rerank", "replies", "results", NULL};
+
+const struct sl_stage retrieve_stage = {
+    .name = "retrieve",
+    .synopsis = "Searches by vector and by keyword at the same time, and fuses the rankings.",
+    .index = SL_STAGE_retrieve,
+    .inputs = {{.topic = "retrieve", .kind = SL_INPUT_QUERY}},
+    .outputs = outputs,
+    .limits = limits,
+    .admission_permits = LEGS,
+    .admin_address = "127.0.0.1:9102",
+    .drain_ms = 10000,
+    .state_size = sizeof(struct state),
+    .option_sets = option_sets,
+    .option_set_count = 2,
+    .init = init,
+    .fini = fini,
+    .start = start,
+    .cancel = cancel,
+};
