@@ -12,6 +12,7 @@
 #include "common/clock.h"
 #include "common/http_server.h"
 #include "common/list.h"
+#include "common/log.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -81,6 +82,12 @@ static bool cpu_seconds(double *ret)
     return true;
 }
 
+static bool dropped_lines(double *ret)
+{
+    *ret = (double)sl_log_dropped();
+    return true;
+}
+
 static void write_process_metrics(const struct sl_admin *admin, struct sl_buf *page)
 {
     static const struct {
@@ -90,6 +97,7 @@ static void write_process_metrics(const struct sl_admin *admin, struct sl_buf *p
         {"process_resident_memory_bytes", "gauge", "Resident memory.", resident_bytes},
         {"process_cpu_seconds_total", "counter", "User and system CPU time.", cpu_seconds},
         {"process_open_fds", "gauge", "Open file descriptors.", open_fds},
+        {"sluice_log_dropped_total", "counter", "Log lines that found no room.", dropped_lines},
     };
     double value;
     for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++) {

@@ -74,6 +74,7 @@ TEST(metrics_are_fresh_and_tell_of_the_process)
     FILE *one_more = fopen("/dev/null", "re");
     CHECK(one_more != NULL);
     things = 8;
+    CHECK(value_of(page, "sluice_log_dropped_total") == 0);
     page = ask("GET", "/metrics");
     CHECK(value_of(page, "things") == 8);
     CHECK(value_of(page, "process_open_fds") == fds + 1);
