@@ -17,7 +17,7 @@ static const struct row {
     {"nothing after the end", "s0.0/5 d1.0/9 D1.1/9 D1.1/9 d1.2/9 E2.0/12 D0.1/99", "+++...."},
     {"a record delivered twice", "s0.0/5 s0.0/5 d1.0/9 d1.0/9 d1.1/9 d1.0/9 D1.2/9", "+.+.+.+"},
     {"sources of a second reranker", "s0.0/5 s0.0/7 d1.0/9", "+.+"},
-    {"sources after generation began", "d1.0/9 s0.0/5 d1.1/9", "+.+"},
+    {"sources that the first delta overtook", "d1.0/9 s0.0/5 d1.1/9 s0.0/5", "+++."},
     {"a gap", "d1.0/9 d1.2/9 d1.3/9", "+!."},
     {"a first delta that is missing", "s0.0/5 d1.1/9", "+!"},
     {"done after a gap", "d1.0/9 D1.2/9", "+!"},

@@ -6,7 +6,8 @@
  *
  *   attempt 0    Before generation: the sources, and the endings of whoever ended the query without
  *                generating. Each stage numbers its own, so there is no sequence to check: sources
- *                count once, an ending always.
+ *                count once, an ending always. The sources and the next stage's record are sent at
+ *                the same time, so a broker that was slow lets the first delta overtake them.
  *   attempt 1..  Generation. Its owner's fence only grows. Lower fences are dropped, as are
  *                sequence numbers seen already. A gap means that text is missing. A higher fence is
  *                a new owner, who begins at 0: welcome as long as no text was taken, else only with
@@ -33,7 +34,7 @@ static enum order_verdict take_early(struct order *order, const struct sl_event 
     if (is_terminal(event)) {
         return end(order, ORDER_TAKE);
     }
-    if (event->type != SL_EVENT_SOURCES || order->has_sources || order->attempt > 0) {
+    if (event->type != SL_EVENT_SOURCES || order->has_sources) {
         return ORDER_DROP;
     }
     order->has_sources = true;
