@@ -186,9 +186,9 @@ class Up:
         processes = [process for name in wanted for process in self.processes_of(name)]
         self.supervisor.define(processes)
         self.stop_outdated(processes)
-        by_component = {}
+        by_component = {name: [] for name in wanted}
         for process in processes:
-            by_component.setdefault(process.component, []).append(process)
+            by_component[process.component].append(process)
 
         # Kafka's data directory is prepared while the others load.
         first = [process for name in servers if name != "kafka" for process in by_component[name]]
@@ -198,11 +198,12 @@ class Up:
             self.start(by_component["kafka"])
             first += by_component["kafka"]
         self.wait_until_ready(first)
-        if workers:
-            self.create_topics(by_component[workers[0]][0].environment)
+        # None where each of the workers is scaled to 0.
+        second = [process for name in workers for process in by_component[name]]
+        if second:
+            self.create_topics(second[0].environment)
             if not self.running_names() & {p.name for name in WORKERS for p in self.processes_of(name)}:
-                self.begin_epoch(by_component[workers[0]][0].environment)
-            second = [process for name in workers for process in by_component[name]]
+                self.begin_epoch(second[0].environment)
             self.start(second)
             self.wait_until_ready(second)
 
@@ -336,7 +337,11 @@ class Up:
             known = self.supervisor.processes()
             processes = [process for process in processes if process.name in known]
             if not processes:
-                raise StackError(f"{name} is not part of the running stack", 2)
+                raise StackError(
+                    f"{name} does not run: `deploy/stack up` starts what is missing, "
+                    "`deploy/stack scale` changes how many there are",
+                    2,
+                )
             say(f"  stopping {', '.join(process.name for process in processes)}")
             self.supervisor.stop([process.name for process in processes])
             self.supervisor.define(processes)
@@ -355,6 +360,7 @@ class Up:
             self.layout.state.setdefault("instances", {})[component] = count
             self.remove_instances(component, surplus)
             self.choose_ports([component], self.running_names())
+            self.layout.state["exports"] = self.exports()
             self.layout.save()
             processes = self.processes_of(component)
             self.supervisor.define(processes)
