@@ -220,6 +220,9 @@ def exports(layout, chosen):
         host = ports.listen_address(layout.environ)[0]
         host = ports.LOOPBACK if host in ("0.0.0.0", "[::]") else host
         variables["SLUICE_URL"] = f"http://{host}:{chosen['gateway']}"
+    if chosen["admin"]:
+        addresses = [f"{ports.LOOPBACK}:{port}" for port in chosen["admin"].values()]
+        variables["SLUICE_ADMIN_HOSTS"] = ",".join(addresses)
     if "kafka" in chosen:
         variables["KCAT_CONFIG"] = str(layout.config / "kcat.conf")
     return variables

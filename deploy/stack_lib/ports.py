@@ -136,4 +136,5 @@ class Ports:
 
     def check(self):
         if self.taken:
-            raise StackError("\n".join(self.taken))
+            hint = "0 in place of a port takes any free one; all variables: deploy/stack --help"
+            raise StackError("\n".join([*self.taken, hint]))

@@ -12,7 +12,8 @@ from .up import Up
 
 IN_FLIGHT = "sluice_jobs_in_flight"
 LAG = "sluice_consumer_lag"
-COLUMNS = ("process", "pid", "up for", "health", "in flight", "lag")
+# Health comes last, since what it says may be long.
+COLUMNS = ("process", "pid", "up for", "in flight", "lag", "health")
 RIGHT = {"pid", "up for", "in flight", "lag"}
 
 # How supervisor's states read where a process is not there to be asked.
