@@ -6,12 +6,11 @@
 
 #include <stdint.h>
 
-enum { CLI_HOSTS_MAX = 64 };
+enum { CLI_HOSTS_MAX = 256 };
 
 struct cli_host {
     char address[128]; /* host:port; given by the caller. */
     char program[64];  /* "sluice-embed"; the caller's guess, then what the port says. */
-    bool optional;     /* Not running is no fault. */
     /* Found out. */
     bool answers, ready;
     char reason[160];  /* Why it is not ready. */

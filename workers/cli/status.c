@@ -3,8 +3,7 @@
  *
  * Programs are looked for where they listen by default, or where SLUICE_ADMIN_HOSTS says. Lag is
  * asked of Kafka and not of the programs, since a program that is away has the most of it; nothing
- * there ever needs the programs to run. sluice-observe is off the path of a question: that it does
- * not run is shown, and is no fault.
+ * there ever needs the programs to run.
  */
 #include "workers/cli/cli.h"
 #include "workers/cli/scrape.h"
@@ -31,12 +30,9 @@ enum { TIMEOUT_MS = 3000, NAME_BYTES = 256 };
 static const struct {
     const char *program;
     int port;
-    bool optional;
 } programs[] = {
-    {"sluice-gateway", 9100, false},  {"sluice-embed", 9101, false},
-    {"sluice-retrieve", 9102, false}, {"sluice-rerank", 9103, false},
-    {"sluice-generate", 9104, false}, {"sluice-ingest", 9105, false},
-    {"sluice-observe", 9106, true},
+    {"sluice-gateway", 9100}, {"sluice-embed", 9101},    {"sluice-retrieve", 9102},
+    {"sluice-rerank", 9103},  {"sluice-generate", 9104}, {"sluice-ingest", 9105},
 };
 
 /* Who waits for what, without prefix. */
@@ -65,7 +61,7 @@ static void default_hosts(struct status *status)
 {
     for (size_t i = 0; i < PROGRAMS; i++) {
         struct cli_host *host = &status->hosts[status->host_count++];
-        *host = (struct cli_host){.optional = programs[i].optional};
+        *host = (struct cli_host){.in_flight = -1};
         snprintf(host->address, sizeof(host->address), "127.0.0.1:%d", programs[i].port);
         snprintf(host->program, sizeof(host->program), "%s", programs[i].program);
     }
@@ -111,7 +107,7 @@ static void judge(struct status *status)
     status->ready = true;
     for (size_t i = 0; i < status->host_count; i++) {
         const struct cli_host *host = &status->hosts[i];
-        status->ready = status->ready && (host->ready || (host->optional && !host->answers));
+        status->ready = status->ready && host->ready;
     }
     for (size_t i = 0; i < GROUPS; i++) {
         status->ready = status->ready && status->lags[i] >= 0;
@@ -130,9 +126,7 @@ static int print_programs(const struct status *status, const struct cli_terminal
     cli_table_cell(&table, CLI_PLAIN, "in flight");
     for (size_t i = 0; i < status->host_count; i++) {
         const struct cli_host *host = &status->hosts[i];
-        enum cli_style style = host->ready                        ? CLI_GREEN
-                               : host->optional && !host->answers ? CLI_FAINT
-                                                                  : CLI_RED;
+        enum cli_style style = host->ready ? CLI_GREEN : CLI_RED;
         cli_table_cell(&table, CLI_PLAIN, "%s", host->program[0] != '\0' ? host->program : "?");
         cli_table_cell(&table, CLI_PLAIN, "%s", host->address);
         cli_table_cell(&table, style, "%s", host->ready ? "ready" : host->reason);
