@@ -5,7 +5,10 @@
 #include "workers/cli/scrape.h"
 #include "workers/cli/table.h"
 
+#include <fcntl.h>
 #include <stdint.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 static char *shown;
 static size_t shown_len;
@@ -143,6 +146,35 @@ TEST(progress_leaves_a_clean_terminal)
     check_shown(&line.terminal, "\r[-------------] 0/2 documents  0 chunks\x1b[K\n");
 }
 
+/* What is there to read from the terminal's other end, without its last line's end. */
+static void check_drawn(int fd, const char *want)
+{
+    char drawn[256];
+    ssize_t len = read(fd, drawn, sizeof(drawn) - 1);
+    CHECK(len > 0);
+    drawn[len] = '\0';
+    CHECK_STR(drawn, want);
+}
+
+TEST(progress_fits_a_terminal_that_became_narrower)
+{
+    int master = posix_openpt(O_RDWR | O_NOCTTY);
+    CHECK(master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0);
+    FILE *out = fopen(ptsname(master), "w");
+    CHECK(out != NULL);
+    const struct cli_progress progress = {.total = 2};
+    struct cli_progress_line line = {.terminal = {.out = out, .tty = true, .width = 80}};
+    const struct winsize wide = {.ws_row = 24, .ws_col = 40}, narrow = {.ws_row = 24, .ws_col = 30};
+    CHECK_INT(ioctl(fileno(out), TIOCSWINSZ, &wide), 0);
+    cli_progress_draw(&line, &progress, 1);
+    check_drawn(master, "\r[-------------] 0/2 documents  0 chunks\x1b[K");
+    CHECK_INT(ioctl(fileno(out), TIOCSWINSZ, &narrow), 0);
+    cli_progress_draw(&line, &progress, 2);
+    check_drawn(master, "\r0/2 documents  0 chunks\x1b[K");
+    CHECK_INT(fclose(out), 0);
+    CHECK_INT(close(master), 0);
+}
+
 static void check_error(const char *body, const char *want)
 {
     struct sl_buf out;
@@ -257,6 +289,8 @@ static const struct test_case cases[] = {
     {"progress_tells_how_far_and_how_long", progress_tells_how_far_and_how_long},
     {"plain_progress_is_seldom", plain_progress_is_seldom},
     {"progress_leaves_a_clean_terminal", progress_leaves_a_clean_terminal},
+    {"progress_fits_a_terminal_that_became_narrower",
+     progress_fits_a_terminal_that_became_narrower},
     {"errors_of_any_shape_are_told", errors_of_any_shape_are_told},
     {"answer_without_sources", answer_without_sources},
     {"answer_with_fields_of_wrong_types", answer_with_fields_of_wrong_types},

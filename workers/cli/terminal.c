@@ -15,15 +15,22 @@
 
 enum { PLAIN_WIDTH = 100, LINE_MAX_BYTES = 1024, BAR_MAX = 30, PLAIN_EVERY_MS = 5000 };
 
-void cli_terminal_init(struct cli_terminal *terminal, FILE *out)
+/* A terminal may be made wider or narrower at any time. */
+static void measure(struct cli_terminal *terminal)
 {
     struct winsize size = {0};
+    if (terminal->tty && ioctl(fileno(terminal->out), TIOCGWINSZ, &size) == 0 &&
+        size.ws_col >= 20) {
+        terminal->width = size.ws_col;
+    }
+}
+
+void cli_terminal_init(struct cli_terminal *terminal, FILE *out)
+{
     *terminal = (struct cli_terminal){.out = out, .width = PLAIN_WIDTH};
     terminal->tty = isatty(fileno(out)) == 1 && strcmp(cli_options.term, "dumb") != 0;
     terminal->colour = terminal->tty && cli_options.no_color[0] == '\0';
-    if (terminal->tty && ioctl(fileno(out), TIOCGWINSZ, &size) == 0 && size.ws_col >= 20) {
-        terminal->width = size.ws_col;
-    }
+    measure(terminal);
 }
 
 const char *cli_style(const struct cli_terminal *terminal, enum cli_style style)
@@ -193,8 +200,9 @@ void cli_progress_init(struct cli_progress_line *line, FILE *out, uint64_t now_m
 void cli_progress_draw(struct cli_progress_line *line, const struct cli_progress *progress,
                        uint64_t now_ms)
 {
-    const struct cli_terminal *terminal = &line->terminal;
+    struct cli_terminal *terminal = &line->terminal;
     struct sl_buf text;
+    measure(terminal);
     if (!terminal->tty && now_ms - line->last_ms < PLAIN_EVERY_MS) {
         return;
     }
