@@ -88,7 +88,7 @@ TEST(walk_is_sorted_and_stays_below)
     }
     cli_files_fini(&files);
     CHECK_INT(cli_walk("not-there", patterns, 1, &files), -SL_ENOENT);
-    CHECK_INT(cli_walk("a.md", patterns, 1, &files), -SL_EIO);
+    CHECK_INT(cli_walk("a.md", patterns, 1, &files), -SL_EINVAL);
     cli_files_fini(&files);
     remove_root();
 }
@@ -120,6 +120,7 @@ TEST(what_is_no_text_is_told)
     check_text("a\0b", 3, "holds a zero byte: not a text");
     check_text("", 0, "empty");
     check_text(" \r\n\t\f\v", 6, "empty");
+    check_text("\xef\xbb\xbf\r\n", 5, "empty");
     check_text(large, MIB16, NULL);
     check_text(large, MIB16 + 1, "larger than 16 MiB");
     CHECK(mkdir("folder", 0700) == 0);
@@ -130,6 +131,20 @@ TEST(what_is_no_text_is_told)
     sl_buf_fini(&text);
     remove_root();
     free(large);
+}
+
+TEST(byte_order_mark_is_no_text)
+{
+    static const char bytes[] = "\xef\xbb\xbf"
+                                "3 May\r\n";
+    struct sl_buf text;
+    sl_buf_init(&text, 100000);
+    make_root();
+    make_file("windows.txt", bytes, sizeof(bytes) - 1);
+    CHECK(cli_read_text(".", "windows.txt", &text) == NULL);
+    CHECK(sl_span_is(sl_buf_span(&text), "3 May\r\n"));
+    sl_buf_fini(&text);
+    remove_root();
 }
 
 struct parsed {
@@ -190,6 +205,7 @@ static const struct test_case cases[] = {
     {"paths_fit_patterns", paths_fit_patterns},
     {"walk_is_sorted_and_stays_below", walk_is_sorted_and_stays_below},
     {"what_is_no_text_is_told", what_is_no_text_is_told},
+    {"byte_order_mark_is_no_text", byte_order_mark_is_no_text},
     {"arguments_in_any_order", arguments_in_any_order},
     {"wrong_arguments_are_refused", wrong_arguments_are_refused},
     {NULL, NULL},

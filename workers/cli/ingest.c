@@ -68,7 +68,9 @@ static int find_and_ingest(struct cli_ingest_run *run, const struct cli_list *pa
         fprintf(stderr, "sluice ingest: more than %d files in %s\n", CLI_FILES_MAX, run->root);
     } else if (rv != 0) {
         fprintf(stderr, "sluice ingest: %s cannot be read: %s\n", run->root,
-                rv == -SL_EIO ? "not a directory, or no permission" : sl_error_text(rv));
+                rv == -SL_EINVAL ? "not a directory"
+                : rv == -SL_EIO  ? "no permission"
+                                 : sl_error_text(rv));
     } else if (files.len == 0) {
         fprintf(stderr, "sluice ingest: no file in %s fits %s%s\n", run->root, patterns->items[0],
                 patterns->len > 1 ? " or the other patterns" : "");

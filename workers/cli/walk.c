@@ -21,6 +21,8 @@
 
 enum { TEXT_MAX_BYTES = 16 << 20, SEGMENT_MAX = 256, DEPTH_MAX = 200, READ_BYTES = 65536 };
 
+#define UTF8_MARK "\xef\xbb\xbf"
+
 /* --- patterns --- */
 
 static bool segment_fits(const char *pattern, size_t pattern_len, const char *name, size_t name_len)
@@ -215,7 +217,7 @@ int cli_walk(const char *root, const char *const *patterns, size_t count, struct
         fd = open(walk->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     }
     if (fd < 0 || fstat(fd, &st) != 0) {
-        walk->err = errno == ENOENT ? -SL_ENOENT : -SL_EIO;
+        walk->err = errno == ENOENT ? -SL_ENOENT : errno == ENOTDIR ? -SL_EINVAL : -SL_EIO;
         if (fd >= 0) {
             close(fd);
         }
@@ -281,6 +283,15 @@ static const char *check_text(const struct sl_buf *text)
     return "empty";
 }
 
+/* The byte order mark that some editors put at the start is no part of the text. */
+static void drop_mark(struct sl_buf *text)
+{
+    if (sl_span_begins(sl_buf_span(text), UTF8_MARK)) {
+        text->len -= sizeof(UTF8_MARK) - 1;
+        memmove(text->data, text->data + sizeof(UTF8_MARK) - 1, text->len);
+    }
+}
+
 const char *cli_read_text(const char *root, const char *path, struct sl_buf *out)
 {
     char full[2 * PATH_MAX];
@@ -299,5 +310,6 @@ const char *cli_read_text(const char *root, const char *path, struct sl_buf *out
     }
     reason = reason != NULL ? reason : read_all(fd, out);
     close(fd);
+    drop_mark(out);
     return reason != NULL ? reason : check_text(out);
 }

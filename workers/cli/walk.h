@@ -21,14 +21,15 @@ enum { CLI_FILES_MAX = 1000000 };
 bool cli_path_fits(const char *pattern, const char *path);
 
 /* Regular files; links are followed when they stay below root. A folder that cannot be read is an
- * item with its reason. 0; -SL_ENOENT, -SL_EIO: root cannot be read; -SL_ETOOBIG: more than
- * CLI_FILES_MAX; -SL_ENOMEM. The caller calls cli_files_fini on every path. */
+ * item with its reason. 0; -SL_ENOENT, -SL_EIO: root cannot be read; -SL_EINVAL: it is no
+ * directory; -SL_ETOOBIG: more than CLI_FILES_MAX; -SL_ENOMEM. The caller calls cli_files_fini on
+ * every path. */
 int cli_walk(const char *root, const char *const *patterns, size_t count,
              struct cli_files *ret) SL_CHECKED;
 void cli_files_fini(struct cli_files *files);
 
-/* The text of root/path, whole, into out (cleared first). NULL, or why it is no document. Static.
- */
+/* The text of root/path, whole but for a byte order mark, into out (cleared first). NULL, or why it
+ * is no document. Static. */
 const char *cli_read_text(const char *root, const char *path, struct sl_buf *out);
 
 #endif
