@@ -229,9 +229,11 @@ int sl_admin_create(struct sl_loop *loop, const char *address, struct sl_metrics
     admin->started = (double)sl_clock_unix_ms() / 1000;
     sl_list_init(&admin->conditions);
     sl_buf_init(&admin->page, PAGE_MAX);
-    int err =
-        sl_http_server_create(loop, &config, &callbacks, admin, &admin->server, why, why_size);
+    char reason[WHY_SIZE] = "";
+    int err = sl_http_server_create(loop, &config, &callbacks, admin, &admin->server, reason,
+                                    sizeof(reason));
     if (err != 0) {
+        snprintf(why, why_size, "SLUICE_ADMIN_LISTEN=%s: %s", address, reason);
         free(admin);
         return err;
     }

@@ -9,6 +9,7 @@
 #include "common/tcp.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 struct sl_tcp {
@@ -28,6 +29,7 @@ struct sl_tcp_listener {
 };
 
 static struct sl_tcp_listener fake_listener;
+static const char *fake_taken;  /* Why nobody can listen; NULL: anybody can. */
 static long fake_failing_write; /* Counts down; the write that reaches 0 fails. 0: none. */
 
 /* --- the peer --- */
@@ -93,8 +95,10 @@ int sl_tcp_listen(struct sl_loop *loop, const char *address,
 {
     (void)loop;
     (void)address;
-    (void)why;
-    (void)why_size;
+    if (fake_taken != NULL) {
+        snprintf(why, why_size, "%s", fake_taken);
+        return -SL_EIO;
+    }
     fake_listener = (struct sl_tcp_listener){on_accept, ctx, false};
     *ret = &fake_listener;
     return 0;

@@ -124,12 +124,26 @@ TEST(other_paths_and_methods_are_refused)
     finish();
 }
 
+TEST(taken_port_is_told_with_its_variable)
+{
+    char why[128];
+    CHECK(sl_loop_create(&loop) == 0);
+    CHECK(sl_metrics_create(100, &metrics) == 0);
+    fake_taken = "address already in use";
+    CHECK_INT(sl_admin_create(loop, "127.0.0.1:9101", metrics, &admin, why, sizeof(why)), -SL_EIO);
+    CHECK_STR(why, "SLUICE_ADMIN_LISTEN=127.0.0.1:9101: address already in use");
+    fake_taken = NULL;
+    sl_metrics_destroy(metrics);
+    sl_loop_destroy(loop);
+}
+
 int main(int argc, char **argv)
 {
     const struct test_case cases[] = {
         {"metrics_are_fresh_and_tell_of_the_process", metrics_are_fresh_and_tell_of_the_process},
         {"ready_when_every_condition_is_met", ready_when_every_condition_is_met},
         {"other_paths_and_methods_are_refused", other_paths_and_methods_are_refused},
+        {"taken_port_is_told_with_its_variable", taken_port_is_told_with_its_variable},
         {NULL, NULL},
     };
     return run_tests(cases, argc, argv);

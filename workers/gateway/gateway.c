@@ -273,9 +273,14 @@ static int create_server(struct gateway *gateway, char *why, size_t why_size)
         .error_body = routes_error_body,
         .error_head = routes_error_head,
     };
+    char reason[128] = "";
     raise_file_limit(gateway);
-    return sl_http_server_create(gateway->loop, &config, &callbacks, gateway, &gateway->server, why,
-                                 why_size);
+    int rv = sl_http_server_create(gateway->loop, &config, &callbacks, gateway, &gateway->server,
+                                   reason, sizeof(reason));
+    if (rv != 0) {
+        snprintf(why, why_size, "SLUICE_LISTEN=%s: %s", config.address, reason);
+    }
+    return rv;
 }
 
 static void name_topics(struct gateway *gateway)
