@@ -315,13 +315,15 @@ int chat_request_read(struct sl_span body, const struct chat_headers *headers, s
     struct sl_json_doc *doc;
     *ret = (struct chat_request){0};
     *fault = (struct sl_fault){{0}, {0}};
-    int rv = sl_json_parse(body, &doc, fault->message, sizeof(fault->message));
+    char why[160] = "";
+    int rv = sl_json_parse(body, &doc, why, sizeof(why));
     if (rv != 0) {
+        snprintf(fault->message, sizeof(fault->message), "is not valid JSON: %s", why);
         return rv;
     }
     reading.root = sl_json_root(doc);
     if (!chat_is(reading.root, SL_JSON_OBJECT)) {
-        snprintf(fault->message, sizeof(fault->message), "the body must be a JSON object");
+        snprintf(fault->message, sizeof(fault->message), "must be a JSON object");
         rv = -SL_EBADMSG;
     }
     rv = rv != 0 ? rv : chat_members_check(reading.root, fault);

@@ -90,7 +90,8 @@ void routes_on_request(void *ctx, struct sl_http_exchange *exchange)
     request_init(&request, exchange, &gateway->http_counts,
                  i < TABLE_LEN ? table[i].route : ROUTE_OTHER);
     if (i == TABLE_LEN) {
-        fail(&request, 404, "not_found", NULL, "there is nothing at this path");
+        fail(&request, 404, "not_found", NULL,
+             "there is nothing at this path: GET /openapi.json tells what there is");
     } else if (!allows(table[i].methods, sl_http_method(exchange))) {
         char message[64];
         snprintf(message, sizeof(message), "this path takes %s", table[i].methods);
@@ -132,9 +133,11 @@ void routes_error_head(void *ctx, int status, struct sl_buf *head)
 
 static void fail_by_fault(const struct request *request, int err, const struct sl_fault *fault)
 {
+    char message[sizeof(fault->message) + 16];
     switch (err) {
     case -SL_EBADMSG:
-        fail(request, 400, "invalid_json", NULL, fault->message);
+        snprintf(message, sizeof(message), "the body %s", fault->message);
+        fail(request, 400, "invalid_json", NULL, message);
         break;
     case -SL_EINVAL:
         fail(request, 400, "invalid_value", fault->param, fault->message);
@@ -189,7 +192,8 @@ static bool resolve_model(const struct gateway *gateway, const struct request *r
         (models[0] == '\0' && request->route != ROUTE_CHAT)) {
         return true;
     }
-    snprintf(message, sizeof(message), "the model " SL_SPAN_FMT " does not exist",
+    snprintf(message, sizeof(message),
+             "the model " SL_SPAN_FMT " does not exist: GET /v1/models lists those that do",
              SL_SPAN_ARG(query->model));
     fail(request, 404, "model_not_found", "model", message);
     return false;
