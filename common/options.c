@@ -136,7 +136,7 @@ static void help(const struct loader *loader, const char *synopsis, FILE *out)
 {
     struct sl_buf text;
     sl_buf_init(&text, MAX_TEXT);
-    fprintf(out, "Usage: %s [--help | --version | --print-config | --markdown]\n\n",
+    fprintf(out, "usage: %s [--help | --version | --print-config | --markdown]\n\n",
             loader->program);
     print_wrapped(out, "", synopsis);
     fprintf(out, "\n  --help          this text\n"

@@ -58,7 +58,9 @@ static const struct sl_option process_options[] = {
      .fallback = "15s",
      .min = 1000,
      .max = 3600000,
-     .help = "How long a query outlives its gateway before it counts as disconnected."},
+     .help =
+         "Reserved for queries whose gateway died; today a dead process's heartbeat is kept this "
+         "long and 60 s more."},
     {.name = "SLUICE_DRAIN_TIMEOUT",
      .type = SL_OPT_DURATION,
      .offset = FIELD(drain_ms),
@@ -85,7 +87,7 @@ enum { OPTION_COUNT = sizeof(process_options) / sizeof(process_options[0]) };
 static void fill_table(const struct sl_process *process, char drain[32],
                        struct sl_option table[OPTION_COUNT])
 {
-    snprintf(drain, 32, "%lldms", process->drain_ms);
+    snprintf(drain, 32, "%llds", process->drain_ms / 1000);
     memcpy(table, process_options, sizeof(process_options));
     for (struct sl_option *option = table; option->name != NULL; option++) {
         if (option->offset == FIELD(admin_listen)) {

@@ -12,7 +12,7 @@ static const char help[] =
     "...\n\n"
     "examples:\n"
     "  sluice config\n"
-    "  SLUICE_REDIS_URL=redis://10.0.0.5:6379 sluice config | grep REDIS\n";
+    "  SLUICE_KAFKA_BROKERS=10.0.0.5:9092 sluice config | grep KAFKA\n";
 
 static const char programs[] =
     "\n# The programs print theirs, for the environment that they are started with:\n"
