@@ -256,6 +256,19 @@ class Status(Case):
                       SLUICE_KAFKA_BROKERS=os.environ["SLUICE_TEST_BROKERS"],
                       SLUICE_TOPIC_PREFIX=prefix)
 
+    def test_reply_topics_are_made_too(self):
+        prefix = f"replies{os.getpid()}"
+        variables = {"SLUICE_KAFKA_BROKERS": os.environ["SLUICE_TEST_BROKERS"],
+                     "SLUICE_TOPIC_PREFIX": prefix, "SLUICE_PARTITIONS": 2}
+        done = sluice("topics", "create", SLUICE_REPLY_TOPICS=f"{prefix}-a, {prefix}-b", **variables)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for name in ("a", "b"):
+            self.assertRegex(done.stdout, rf"(?m)^{prefix}-{name} +2 partitions +created$")
+        done = sluice("topics", "create", SLUICE_REPLY_TOPICS="x" * 256, **variables)
+        self.assertIn("SLUICE_REPLY_TOPICS", self.one_line(done, 2))
+        done = sluice("topics", "create", SLUICE_REPLY_TOPICS=",".join("x" * 33), **variables)
+        self.assertIn("SLUICE_REPLY_TOPICS", self.one_line(done, 2))
+
     def test_health_and_lag(self):
         prefix = f"status{os.getpid()}"
         done = sluice("topics", "create", SLUICE_KAFKA_BROKERS=os.environ["SLUICE_TEST_BROKERS"],

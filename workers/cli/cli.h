@@ -25,7 +25,7 @@ int cli_config(int argc, char **argv);
 /* Where things are: read by every command from the environment. */
 struct cli_options {
     const char *url, *api_key;
-    const char *brokers, *topic_prefix, *redis_url, *admin_hosts;
+    const char *brokers, *topic_prefix, *reply_topics, *redis_url, *admin_hosts;
     const char *no_color, *term;
     long long replication, partitions, result_ttl_ms;
 };

@@ -59,6 +59,12 @@ static const struct sl_option options[] = {
      .min = -1,
      .max = 10,
      .help = "Their replication factor; -1: the broker's default."},
+    {.name = "SLUICE_REPLY_TOPICS",
+     .type = SL_OPT_STRING,
+     .offset = AT(reply_topics),
+     .fallback = "",
+     .help = "Further topics that a job may name in reply-to, separated by commas; `sluice topics "
+             "create` makes them too."},
     {.name = "SLUICE_RESULT_TTL",
      .type = SL_OPT_DURATION,
      .offset = AT(result_ttl_ms),
