@@ -299,7 +299,7 @@ TEST(an_answer_too_large_for_any_topic_ends_as_a_failure)
     fx_create(SL_STAGE_generate);
     fx_ask("q1");
     fx_grant("q1");
-    size_t len = 20 << 20;
+    size_t len = 5 << 20;
     char *answer = malloc(len + 1);
     CHECK(answer != NULL);
     memset(answer, '\x02', len); /* Six bytes each in JSON. */
@@ -539,7 +539,7 @@ TEST(bulk_work_that_fails_is_a_dead_letter)
 
 TEST(a_partial_result_told_often_costs_its_last_text_only)
 {
-    enum { TIMES = 100, LEN = 2 << 20 };
+    enum { TIMES = 100, LEN = 1 << 20 };
     fx_create(SL_STAGE_generate);
     fx_ask("q1");
     struct sl_job *job = fx_grant("q1");
