@@ -154,7 +154,7 @@ int sl_claim_end(struct sl_coord *coord, struct sl_span id, const char *stage, u
     return 0;
 }
 
-int sl_claim_stream(struct sl_coord *coord, const struct sl_admission *admission,
+int sl_claim_stream(struct sl_coord *coord, struct sl_admission *admission,
                     void (*cb)(void *ctx, int err), void *ctx)
 {
     struct sl_op *op;
@@ -167,6 +167,7 @@ int sl_claim_stream(struct sl_coord *coord, const struct sl_admission *admission
     op->attempt = admission->attempt;
     op->cb = cb;
     op->ctx = ctx;
+    admission->streams = true;
     coord_op_queue(coord, op, OP_STREAM, TRY_MS);
     return 0;
 }

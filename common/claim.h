@@ -58,6 +58,7 @@ struct sl_admission {
     } state;
     char dead_owner[20];     /* Proved dead while it held this up. */
     bool unsure;             /* An answer was lost: the claim may be ours. */
+    bool streams;            /* Something of it was shown: renewals say so. */
     bool cancelled;          /* on_cancelled came, or needs not come. */
     bool cancel_seen;        /* A message said so while the answer was out. */
     uint64_t serial;         /* Names it in renewals. */
@@ -90,7 +91,7 @@ void sl_claim_done(struct sl_coord *coord, struct sl_admission *admission,
  * -SL_ELOST when the claim is no longer ours, -SL_ECONN when Redis was away for 60 s. The claim
  * stays granted. Returns -SL_ENOMEM, or -SL_EAGAIN when 10,000 such requests wait: then cb does not
  * come. */
-int sl_claim_stream(struct sl_coord *coord, const struct sl_admission *admission,
+int sl_claim_stream(struct sl_coord *coord, struct sl_admission *admission,
                     void (*cb)(void *ctx, int err), void *ctx) SL_CHECKED;
 /* Gives the claim back undone, so that whoever reads the record next runs it (drain, VERSION). */
 void sl_claim_give_back(struct sl_coord *coord, struct sl_admission *admission);

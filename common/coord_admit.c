@@ -303,6 +303,7 @@ static void claimed(struct sl_coord *coord, struct sl_admission *admission,
     admission->attempt = (uint32_t)sl_reply_int(sl_reply_at(answer, 2));
     admission->renewal = coord->renewal + 1;
     admission->cancelled = code == SL_VERDICT_CANCELLED;
+    admission->streams = code == SL_VERDICT_STREAMED;
     admission->op->fence = admission->fence;
     admission->op->attempt = admission->attempt;
     if (admission->dead_owner[0] != '\0') {

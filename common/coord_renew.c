@@ -135,6 +135,7 @@ static size_t put_claims(struct sl_coord *coord, size_t max, bool count_only)
             coord_args_work(coord, admission->op);
             coord_args_int(coord, admission->fence);
             coord_args_int(coord, admission->attempt);
+            coord_args_text(coord, admission->streams ? "t" : "s");
         }
     }
     return len;

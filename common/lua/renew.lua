@@ -3,7 +3,7 @@
 -- KEYS[1]  the prefix
 -- ARGV     after the prelude's: number of items, each one of
 --          'permit', limit, class, serial
---          'claim', serial, kind, id, stage, fence (0: no claim, only checks), attempt
+--          'claim', serial, kind, id, stage, fence (0: no claim, only checks), attempt, state (s or t)
 -- Answer   after the prelude's: an array of the serials of permits that are lost; an array of pairs,
 --          serial and LOST or CANCELLED, of the claims of which there is something to say.
 --
@@ -28,6 +28,7 @@ end
 
 local function renew_claim()
   local serial, kind, id, stage, fence, attempt = num(), arg(), arg(), arg(), num(), num()
+  local holds = arg()
   local key = work_key(kind, id)
   local h = redis.call('HMGET', key, stage, '.cancelled', '.end_owner')
   if (h[3] and h[3] ~= me) or (fence ~= 0 and not is_ours(h[1], fence)) then
@@ -37,7 +38,7 @@ local function renew_claim()
   end
   local state, owner = read_claim(h[1])
   if fence ~= 0 and owner ~= me then
-    redis.call('HSET', key, stage, claim_text(state == 't' and 't' or 's', attempt, fence))
+    redis.call('HSET', key, stage, claim_text(state == 't' and 't' or holds, attempt, fence))
     keep(key, kind == 'bulk' and 2 * ttl or result_ttl)
   elseif fence ~= 0 and kind == 'bulk' then
     keep(key, 2 * ttl)

@@ -30,6 +30,11 @@ static void retry(struct test_job *job, int retries, enum sl_verdict expected)
     CHECK_INT(test_job_verdict(&cluster, job), expected);
 }
 
+static void note_err(void *ctx, int err)
+{
+    *(int *)ctx = err;
+}
+
 /* --- parking --- */
 
 TEST(a_parked_job_is_told_when_its_owner_finished)
@@ -71,6 +76,43 @@ TEST(a_dead_owners_claim_is_taken_over_with_the_next_attempt)
     CHECK(sl_coord_now_ms(b) - died >= 10 * TTL_MS / 15); /* Old after 6 units, seen for 5. */
     CHECK_INT(parked.admission.attempt, 2);
     CHECK(parked.admission.fence > mine.admission.fence);
+    cluster_stop(&cluster);
+}
+
+static int streamed(struct test_job *job)
+{
+    int err = 1;
+    CHECK(sl_claim_stream(job->coord, &job->admission, note_err, &err) == 0);
+    UNTIL(&cluster, err != 1);
+    return err;
+}
+
+TEST(what_a_dead_owner_had_begun_to_show_is_told_as_that)
+{
+    struct test_job mine, parked;
+    start();
+    admit(&mine, a, "q1", SL_VERDICT_GRANTED);
+    CHECK_INT(streamed(&mine), 0);
+    admit(&parked, b, "q1", SL_VERDICT_PARKED);
+    cluster_crash(&cluster, a);
+    retry(&parked, 1, SL_VERDICT_STREAMED);
+    CHECK_INT(parked.admission.attempt, 2);
+    CHECK(parked.admission.fence > mine.admission.fence);
+    cluster_stop(&cluster);
+}
+
+TEST(what_is_given_back_after_it_was_shown_is_told_as_that)
+{
+    struct test_job mine, next;
+    start();
+    admit(&mine, a, "q1", SL_VERDICT_GRANTED);
+    CHECK_INT(streamed(&mine), 0);
+    sl_claim_give_back(a, &mine.admission);
+    UNTIL(&cluster, sl_coord_idle(a));
+    CHECK_INT(streamed(&mine), -SL_ELOST); /* It is nobody's now. */
+    admit(&next, b, "q1", SL_VERDICT_STREAMED);
+    CHECK_INT(next.admission.attempt, 1);
+    CHECK_INT(streamed(&mine), -SL_ELOST); /* It is another's. */
     cluster_stop(&cluster);
 }
 
@@ -162,16 +204,11 @@ TEST(a_cancellation_that_was_not_published_comes_with_the_renewal)
 
 /* --- endings --- */
 
-static void on_ended(void *ctx, int err)
-{
-    *(int *)ctx = err;
-}
-
 static int end(struct sl_coord *coord, const char *id, uint64_t fence, const char *bytes)
 {
     int result = 1;
     CHECK(sl_claim_end(coord, sl_span_of(id), fence != 0 ? "test" : NULL, fence, sl_span_of(bytes),
-                       on_ended, &result) == 0);
+                       note_err, &result) == 0);
     CHECK_INT(result, 1);
     UNTIL(&cluster, result != 1);
     return result;
@@ -269,6 +306,10 @@ int main(int argc, char **argv)
          a_parked_job_is_tried_again_also_when_the_hint_is_lost},
         {"a_dead_owners_claim_is_taken_over_with_the_next_attempt",
          a_dead_owners_claim_is_taken_over_with_the_next_attempt},
+        {"what_a_dead_owner_had_begun_to_show_is_told_as_that",
+         what_a_dead_owner_had_begun_to_show_is_told_as_that},
+        {"what_is_given_back_after_it_was_shown_is_told_as_that",
+         what_is_given_back_after_it_was_shown_is_told_as_that},
         {"three_deaths_wear_a_job_out", three_deaths_wear_a_job_out},
         {"nothing_is_taken_over_in_the_quarantine", nothing_is_taken_over_in_the_quarantine},
         {"a_redis_that_paused_does_not_look_like_an_owner_that_died",

@@ -57,6 +57,20 @@ TEST(what_runs_survives_that_redis_forgets_it)
     cluster_stop(&cluster);
 }
 
+TEST(what_is_being_shown_stays_so_when_redis_forgets_it)
+{
+    struct test_job running;
+    start();
+    admit(&running, a, "q1", SL_VERDICT_GRANTED);
+    CHECK(sl_claim_stream(a, &running.admission, NULL, NULL) == 0);
+    UNTIL(&cluster, sl_coord_idle(a));
+    cluster_say(&cluster, "FLUSHALL");
+    UNTIL(&cluster, strncmp(cluster_say(&cluster, "HGET t:query:q1 test"), "t a", 3) == 0);
+    CHECK(atoll(cluster_say(&cluster, "PTTL t:query:q1")) > 0);
+    CHECK_INT(running.lost, 0);
+    cluster_stop(&cluster);
+}
+
 TEST(in_the_quarantine_the_highest_fence_wins)
 {
     struct test_job old, new;
@@ -316,6 +330,8 @@ int main(int argc, char **argv)
 {
     const struct test_case cases[] = {
         {"what_runs_survives_that_redis_forgets_it", what_runs_survives_that_redis_forgets_it},
+        {"what_is_being_shown_stays_so_when_redis_forgets_it",
+         what_is_being_shown_stays_so_when_redis_forgets_it},
         {"in_the_quarantine_the_highest_fence_wins", in_the_quarantine_the_highest_fence_wins},
         {"an_ending_in_the_quarantine_is_stored", an_ending_in_the_quarantine_is_stored},
         {"a_claim_or_lease_that_vanished_is_lost", a_claim_or_lease_that_vanished_is_lost},

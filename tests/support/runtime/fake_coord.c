@@ -302,7 +302,7 @@ void sl_claim_done(struct sl_coord *coord, struct sl_admission *admission,
     put_op(FAKE_DONE, admission->id, admission->fence, cb, ctx);
 }
 
-int sl_claim_stream(struct sl_coord *coord, const struct sl_admission *admission,
+int sl_claim_stream(struct sl_coord *coord, struct sl_admission *admission,
                     void (*cb)(void *ctx, int err), void *ctx)
 {
     CHECK(admission->state == SL_ADMIT_GRANTED);
