@@ -221,7 +221,8 @@ def exports(layout, chosen):
         host = ports.LOOPBACK if host in ("0.0.0.0", "[::]") else host
         variables["SLUICE_URL"] = f"http://{host}:{chosen['gateway']}"
     if chosen["admin"]:
-        addresses = [f"{ports.LOOPBACK}:{port}" for port in chosen["admin"].values()]
+        names = sorted(chosen["admin"], key=by_admin_port)
+        addresses = [f"{ports.LOOPBACK}:{chosen['admin'][name]}" for name in names]
         variables["SLUICE_ADMIN_HOSTS"] = ",".join(addresses)
     if "kafka" in chosen:
         variables["KCAT_CONFIG"] = str(layout.config / "kcat.conf")
@@ -269,6 +270,12 @@ def worker_process(layout, chosen, passed_on, component, name):
         admin_port=admin,
         probe=lambda: probes.worker(admin),
     )
+
+
+def by_admin_port(name):
+    """A key that sorts instances as their default admin ports are: gateway-1, gateway-2, embed-1."""
+    component, _, number = name.rpartition("-")
+    return WORKERS[component], int(number)
 
 
 def gateway_port_name(name):

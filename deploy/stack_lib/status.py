@@ -86,6 +86,7 @@ def cells(row):
 def print_table(rows):
     table = [cells(row) for row in rows]
     widths = {name: max(len(name), *(len(line[name]) for line in table)) for name in COLUMNS}
+    widths[COLUMNS[-1]] = 0
 
     def aligned(line, name):
         return line[name].rjust(widths[name]) if name in RIGHT else line[name].ljust(widths[name])
@@ -97,7 +98,7 @@ def print_table(rows):
             colour = "yellow"
         parts = {name: aligned(line, name) for name in COLUMNS}
         parts["health"] = coloured(parts["health"], colour)
-        say("  ".join(parts[name] for name in COLUMNS).rstrip())
+        say("  ".join(parts[name] for name in COLUMNS))
 
 
 def show(layout, as_json):
