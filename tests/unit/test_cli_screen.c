@@ -257,6 +257,16 @@ TEST(answer_that_restarts_and_fails)
                  "sluice ask: the query failed (timeout)\n");
 }
 
+TEST(answer_that_no_stage_gave_says_where_to_look)
+{
+    static const char *const events[] = {
+        "error",
+        "{\"error\":{\"message\":\"too late\",\"code\":\"timeout\",\"stage\":\"gateway\"}}", NULL};
+    check_answer(events, "",
+                 "sluice ask: too late (timeout in gateway): sluice status shows what runs and "
+                 "what waits\n");
+}
+
 TEST(answer_refuses_what_is_no_json)
 {
     struct cli_answer answer;
@@ -295,6 +305,7 @@ static const struct test_case cases[] = {
     {"answer_without_sources", answer_without_sources},
     {"answer_with_fields_of_wrong_types", answer_with_fields_of_wrong_types},
     {"answer_that_restarts_and_fails", answer_that_restarts_and_fails},
+    {"answer_that_no_stage_gave_says_where_to_look", answer_that_no_stage_gave_says_where_to_look},
     {"answer_refuses_what_is_no_json", answer_refuses_what_is_no_json},
     {"metrics_are_read", metrics_are_read},
     {NULL, NULL},

@@ -233,6 +233,10 @@ static void print_error(const struct cli_answer *answer)
                        LINE_MAX_BYTES / 8);
     sl_buf_printf(&line, " (" SL_SPAN_FMT "%s" SL_SPAN_FMT ")", SL_SPAN_ARG(code),
                   stage.len > 0 ? " in " : "", SL_SPAN_ARG(stage));
+    if (sl_span_is(code, "timeout") && sl_span_is(stage, "gateway")) {
+        /* No stage noticed the deadline, as happens when one does not run. */
+        sl_buf_append_text(&line, ": sluice status shows what runs and what waits");
+    }
     fprintf(answer->err, "sluice ask: " SL_SPAN_FMT "\n", SL_SPAN_ARG(sl_buf_span(&line)));
     sl_buf_fini(&line);
 }
