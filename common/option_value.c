@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+enum { PREFIX_MAX = 200 }; /* A topic's name has 249 at most, and ours end in .documents.dlq. */
+
 struct unit {
     const char *name;
     long long size;
@@ -168,6 +170,19 @@ static int store_address(const struct sl_option *option, const char *text, void 
     return store_string(option, text, to);
 }
 
+static int store_prefix(const struct sl_option *option, const char *text, void *to)
+{
+    size_t len = strlen(text);
+    for (size_t i = 0; i < len; i++) {
+        char c = text[i];
+        if (!((c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') ||
+              c == '.' || c == '_' || c == '-')) {
+            return -SL_EINVAL;
+        }
+    }
+    return len >= 1 && len <= PREFIX_MAX ? store_string(option, text, to) : -SL_EINVAL;
+}
+
 static const struct {
     const char *name;
     const char *wanted;
@@ -182,6 +197,7 @@ static const struct {
     [SL_OPT_CHOICE] = {"choice", "one of", store_choice},
     [SL_OPT_URL] = {"URL", "a URL", store_url},
     [SL_OPT_ADDRESS] = {"address", "host:port", store_address},
+    [SL_OPT_PREFIX] = {"prefix", "at most 200 characters of A-Z a-z 0-9 . _ -", store_prefix},
 };
 
 int sl_option_store(const struct sl_option *option, const char *text, void *values)

@@ -25,6 +25,8 @@ enum sl_option_type {
     SL_OPT_CHOICE,   /* int, the index in choices. */
     SL_OPT_URL,      /* const char *; the scheme must be one of choices when they are given. */
     SL_OPT_ADDRESS,  /* const char *, host:port. */
+    SL_OPT_PREFIX,   /* const char *; what a Kafka topic's name may begin with, 1 to 200 characters.
+                      */
 };
 
 struct sl_option {

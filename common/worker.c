@@ -26,8 +26,24 @@ void worker_topic(const struct sl_worker *worker, const char *topic, char ret[TO
     snprintf(ret, TOPIC_MAX, "%s.%s", worker->process->topic_prefix, topic);
 }
 
+/* Events there would be taken for work, or for results. */
+static bool is_internal(const struct sl_worker *worker, const char *topic)
+{
+    static const char *const ours[] = {"queries",   "retrieve", "rerank",  "generate", "results",
+                                       "documents", "chunks",   "vectors", "analytics"};
+    for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++) {
+        char name[TOPIC_MAX];
+        worker_topic(worker, ours[i], name);
+        size_t len = strlen(name);
+        if (strncmp(topic, name, len) == 0 && (topic[len] == 0 || !strcmp(topic + len, ".dlq"))) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* The replies topic and those that SLUICE_REPLY_TOPICS lists, in worker->reply_topics. */
-static int list_reply_topics(struct sl_worker *worker)
+static int list_reply_topics(struct sl_worker *worker, char *why, size_t why_size)
 {
     char first[TOPIC_MAX];
     worker_topic(worker, "replies", first);
@@ -49,6 +65,11 @@ static int list_reply_topics(struct sl_worker *worker)
     for (size_t i = 0; i < at; i++) {
         if (worker->reply_topics[i] == NULL) {
             return -SL_ENOMEM;
+        }
+        if (is_internal(worker, worker->reply_topics[i])) {
+            snprintf(why, why_size, "SLUICE_REPLY_TOPICS=%s: a topic of the pipeline's own",
+                     worker->reply_topics[i]);
+            return -SL_EINVAL;
         }
     }
     return 0;
@@ -291,7 +312,7 @@ static int create_parts(struct sl_worker *worker, char *why, size_t why_size)
 {
     int rv = sl_loop_create(&worker->loop);
     rv = rv != 0 ? rv : sl_map_init(&worker->jobs);
-    rv = rv != 0 ? rv : list_reply_topics(worker);
+    rv = rv != 0 ? rv : list_reply_topics(worker, why, why_size);
     rv = rv != 0 ? rv : create_metrics(worker);
     rv = rv != 0 ? rv : create_admin(worker, why, why_size);
     rv = rv != 0 ? rv : create_producer(worker, why, why_size);

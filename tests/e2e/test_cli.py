@@ -110,6 +110,45 @@ class Case(unittest.TestCase):
         return done.stderr
 
 
+class Start(Case):
+    """Programs that cannot start say which variable is to blame."""
+
+    def start(self, program, **variables):
+        upstream = "http://127.0.0.1:1/v1"
+        more = {"SLUICE_ADMIN_LISTEN": "127.0.0.1:0", "SLUICE_LISTEN": "127.0.0.1:0",
+                "SLUICE_KAFKA_BROKERS": "127.0.0.1:1", "SLUICE_REDIS_URL": "redis://127.0.0.1:1",
+                "SLUICE_RERANK_URL": upstream, "SLUICE_LOG_LEVEL": "error"}
+        return subprocess.run([os.path.join(BIN, program)], env=environment(**{**more, **variables}),
+                              capture_output=True, text=True, timeout=60, check=False)
+
+    def test_a_taken_port_names_its_variable(self):
+        gateway = self.gateway(stream(DONE))
+        taken = f"127.0.0.1:{gateway.port}"
+        for program, variable in (("sluice-rerank", "SLUICE_ADMIN_LISTEN"),
+                                  ("sluice-gateway", "SLUICE_ADMIN_LISTEN"),
+                                  ("sluice-gateway", "SLUICE_LISTEN")):
+            with self.subTest(program=program, variable=variable):
+                done = self.start(program, **{variable: taken})
+                self.assertEqual(done.returncode, 1, done)
+                self.assertIn(f"{variable}={taken}: address already in use", done.stderr)
+
+    def test_a_wrong_value_names_its_variable(self):
+        for program in ("sluice-rerank", "sluice-gateway"):
+            for variable, value in (("SLUICE_REDIS_URL", "redis://h:99999"),
+                                    ("SLUICE_TOPIC_PREFIX", "a b")):
+                with self.subTest(program=program, variable=variable):
+                    done = self.start(program, **{variable: value})
+                    self.assertEqual(done.returncode, 2, done)
+                    self.assertIn(variable, done.stderr)
+
+    def test_replies_never_go_to_a_topic_of_the_pipeline(self):
+        for name in ("x.queries", "x.generate", "x.results.dlq"):
+            done = self.start("sluice-rerank", SLUICE_TOPIC_PREFIX="x",
+                              SLUICE_REPLY_TOPICS=f"mine,{name}")
+            self.assertEqual(done.returncode, 2, done)
+            self.assertIn(f"SLUICE_REPLY_TOPICS={name}: ", done.stderr)
+
+
 class Ask(Case):
     def ask(self, script, *arguments, **variables):
         gateway = self.gateway(script)
@@ -221,6 +260,18 @@ class Ask(Case):
                           ["ingest"], ["ingest", "a", "b"], ["nope"]):
             self.one_line(sluice(*arguments), 2)
         self.one_line(sluice("ask", "q", SLUICE_URL="ftp://x"), 2)
+
+    def test_output_that_gets_lost_is_an_error(self):
+        for command in ("ask hello", "ask --json hello", "--help", "--version", "config"):
+            gateway = self.gateway(stream(SOURCES, delta("Leases end."), DONE)
+                                   if "--json" not in command else
+                                   lambda handler, _body: reply(handler, 200, {"answer": "x"}))
+            with self.subTest(command=command), open("/dev/full", "w", encoding="utf-8") as full:
+                done = subprocess.run(
+                    [os.path.join(BIN, "sluice"), *command.split()], stdout=full, text=True,
+                    env=environment(SLUICE_URL=f"http://127.0.0.1:{gateway.port}"),
+                    stderr=subprocess.PIPE, timeout=60, check=False)
+                self.assertIn("the output cannot be written", self.one_line(done, 1))
 
     def test_help_and_version(self):
         for command in ([], ["ask"], ["ingest"], ["status"], ["topics"], ["config"]):

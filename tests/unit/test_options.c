@@ -17,7 +17,7 @@ struct values {
     long long bytes;
     int level;
     const char *url;
-    const char *address;
+    const char *address, *prefix;
     const char *key;
 };
 
@@ -80,6 +80,11 @@ static const struct sl_option other_options[] = {
      .offset = AT(address),
      .fallback = "127.0.0.1:8080",
      .help = "Where to listen."},
+    {.name = "SLUICE_T_PREFIX",
+     .type = SL_OPT_PREFIX,
+     .offset = AT(prefix),
+     .fallback = "sluice",
+     .help = "Of names."},
     {.name = "SLUICE_T_API_KEY",
      .type = SL_OPT_STRING,
      .offset = AT(key),
@@ -181,11 +186,13 @@ TEST(values_are_read_by_type)
     setenv("SLUICE_T_RATIO", "1e-1", 1);
     setenv("SLUICE_T_URL", "rediss://u:p@h", 1);
     setenv("SLUICE_T_LISTEN", "[::1]:0", 1);
+    setenv("SLUICE_T_PREFIX", "acme.test_1-x", 1);
     CHECK_INT(load(NULL), SL_OPTIONS_RUN);
     CHECK_INT(values.level, 0);
     CHECK(values.ratio == 0.1);
     CHECK_STR(values.url, "rediss://u:p@h");
     CHECK_STR(values.address, "[::1]:0");
+    CHECK_STR(values.prefix, "acme.test_1-x");
     finish();
 }
 
@@ -204,7 +211,8 @@ TEST(wrong_values_stop_the_program_and_name_the_variable)
         {"SLUICE_T_URL", "redis:"},      {"SLUICE_T_URL", "redis://"},
         {"SLUICE_T_URL", "redis://a b"}, {"SLUICE_T_LISTEN", "8080"},
         {"SLUICE_T_LISTEN", ":8080"},    {"SLUICE_T_LISTEN", "h:65536"},
-        {"SLUICE_T_LISTEN", "::1:80"},
+        {"SLUICE_T_LISTEN", "::1:80"},   {"SLUICE_T_PREFIX", "a b"},
+        {"SLUICE_T_PREFIX", "a/b"},      {"SLUICE_T_PREFIX", "s\xc3\xbc"},
     };
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         char want[64];
@@ -215,6 +223,14 @@ TEST(wrong_values_stop_the_program_and_name_the_variable)
         CHECK(strncmp(err_text, want, strlen(want)) == 0);
         CHECK(strchr(err_text, '\n') == err_text + strlen(err_text) - 1);
     }
+    char longest[202];
+    memset(longest, 'x', sizeof(longest));
+    longest[201] = 0;
+    start();
+    setenv("SLUICE_T_PREFIX", longest, 1);
+    CHECK_INT(load(NULL), SL_OPTIONS_WRONG);
+    setenv("SLUICE_T_PREFIX", longest + 1, 1);
+    CHECK_INT(load(NULL), SL_OPTIONS_RUN);
     start();
     setenv("SLUICE_T_TIMEOUT", "2", 1);
     setenv("SLUICE_T_BYTES", "1", 1);
@@ -318,6 +334,7 @@ TEST(switches_are_served)
                         "SLUICE_T_BYTES=64k  # default\nSLUICE_T_LEVEL=info  # default\n"
                         "SLUICE_T_URL=redis://***@h:1/0  # environment\n"
                         "SLUICE_T_LISTEN=127.0.0.1:8080  # default\n"
+                        "SLUICE_T_PREFIX=sluice  # default\n"
                         "SLUICE_T_API_KEY=(set)  # environment\n");
     finish();
 }
