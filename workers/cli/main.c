@@ -36,6 +36,16 @@ static void print_help(FILE *out)
             "\nexit status: 0 done, 1 failed, 2 wrong usage or configuration, 130 interrupted\n");
 }
 
+/* What was printed may not have got out, for instance to a full disk. */
+static int finish(int code)
+{
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        fprintf(stderr, "sluice: the output cannot be written\n");
+        return code == CLI_DONE ? CLI_FAILED : code;
+    }
+    return code;
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 2) {
@@ -44,11 +54,11 @@ int main(int argc, char **argv)
     }
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
         print_help(stdout);
-        return CLI_DONE;
+        return finish(CLI_DONE);
     }
     if (strcmp(argv[1], "--version") == 0) {
         printf("sluice %s\n", SLUICE_VERSION);
-        return CLI_DONE;
+        return finish(CLI_DONE);
     }
     for (const struct cli_command *c = commands; c->name != NULL; c++) {
         if (strcmp(argv[1], c->name) == 0) {
@@ -59,7 +69,7 @@ int main(int argc, char **argv)
             if (log_err == 0) {
                 sl_log_stop();
             }
-            return code;
+            return finish(code);
         }
     }
     fprintf(stderr, "sluice: unknown command '%s' (sluice --help lists them)\n", argv[1]);
