@@ -64,6 +64,28 @@ TEST(streams_each_piece_and_finishes_with_usage)
     teardown();
 }
 
+/* Every character of it may need an escape in JSON. */
+TEST(the_longest_history_of_a_query_reaches_the_model)
+{
+    enum { CONTENT = 131072 };
+    static char content[CONTENT];
+    static struct sl_turn turns[SL_HISTORY_MAX];
+    memset(content, '\n', sizeof(content));
+    for (size_t i = 0; i < SL_HISTORY_MAX; i++) {
+        turns[i] = (struct sl_turn){.assistant = i % 2 == 1, .content = {content, CONTENT}};
+    }
+    setup();
+    job->query.history = turns;
+    job->query.history_len = SL_HISTORY_MAX;
+    start();
+    CHECK(fake_call_data(fake_call(worker, 0), DELTA("x")) == 0);
+    let_stream();
+    CHECK(fake_call_data(fake_call(worker, 0), FINISH USAGE) == 0);
+    fake_call_end(fake_call(worker, 0), 0, 200, "");
+    CHECK_INT(job->settled, FAKE_FINISHED);
+    teardown();
+}
+
 TEST(a_stream_without_its_finish_is_an_error_with_a_partial_answer)
 {
     setup();
@@ -170,6 +192,8 @@ int main(int argc, char **argv)
 {
     const struct test_case cases[] = {
         {"streams_each_piece_and_finishes_with_usage", streams_each_piece_and_finishes_with_usage},
+        {"the_longest_history_of_a_query_reaches_the_model",
+         the_longest_history_of_a_query_reaches_the_model},
         {"a_stream_without_its_finish_is_an_error_with_a_partial_answer",
          a_stream_without_its_finish_is_an_error_with_a_partial_answer},
         {"an_error_inside_the_stream_ends_it", an_error_inside_the_stream_ends_it},

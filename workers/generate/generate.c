@@ -30,7 +30,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { REQUEST_MAX = 8 << 20, EVENT_MAX = 1 << 20, ANSWER_MAX = 4 << 20, FINISH_MAX = 32 };
+enum { REQUEST_MAX = 64 << 20, EVENT_MAX = 1 << 20, ANSWER_MAX = 4 << 20, FINISH_MAX = 32 };
 enum { CHARS_PER_TOKEN = 4 };
 
 struct stage {
