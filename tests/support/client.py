@@ -55,6 +55,7 @@ class Record:
         self.leaves = leaves
         self.id = None
         self.status = 0
+        self.should_retry = None
         self.due_ns = self.sent_ns = self.left_ns = self.ended_ns = None
         self.ttft_ms = self.total_ms = self.max_gap_ms = None
         self.deltas = 0
@@ -257,6 +258,7 @@ class Connection(asyncio.Protocol):
             raise WireError("an answer that nobody asked for")
         record.status = head.status
         record.id = head.headers.get("sluice-id")
+        record.should_retry = head.headers.get("x-should-retry")
         self.usable = head.keeps_alive()
         if head.headers.get("content-type", "").startswith("text/event-stream"):
             chat = self._options.mode == "chat-sse"

@@ -1,0 +1,199 @@
+"""One row's run: a cluster, load on it, a fault, and what the checker says of it.
+
+    with Trial(workers={"generate": 2}) as trial:
+        trial.load(20, concurrency=20)
+        trial.fault()
+        trial.cluster.kill(...)
+        trial.finish(Rules(...))
+    return trial.findings
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
+sys.path[:0] = [os.path.join(ROOT, "tests", "e2e"), os.path.join(ROOT, "tests", "support")]
+
+from cluster import BIN, STAGES, Cluster, wait_until  # noqa: E402
+
+import checker  # noqa: E402
+import results  # noqa: E402
+
+CLIENT = os.path.join(ROOT, "tests", "support", "client.py")
+SANITIZED = b"__asan_init" in open(os.path.join(BIN, "sluice-gateway"), "rb").read()
+BEHAVIOUR = {"embed": {"latency_ms": 50}, "vector": {"latency_ms": 50},
+             "keyword": {"latency_ms": 50}, "rerank": {"latency_ms": 50},
+             "chat": {"latency_ms": 100, "token_interval_ms": 25, "tokens": 40}}
+LIMITS = ("EMBED", "VECTOR", "KEYWORD", "RERANK", "CHAT")
+QUIET_SECONDS = 40
+
+# The rows by their numbers in the fault matrix: {number: (what is injected, function, in CI)}.
+ROWS = {}
+
+
+def row(number, injected, ci=False):
+    def keep(function):
+        ROWS[number] = (injected, function, ci)
+        return function
+    return keep
+
+
+def two_of_each():
+    return {name: 2 for name in STAGES}
+
+
+class Sampler(threading.Thread):
+    """The most memory that each program was seen to hold, in MB."""
+
+    def __init__(self, cluster):
+        super().__init__(daemon=True)
+        self._cluster, self._stopped, self.peaks = cluster, threading.Event(), {}
+
+    def run(self):
+        while not self._stopped.wait(0.25):
+            for worker in list(self._cluster.workers):
+                try:
+                    with open(f"/proc/{worker.process.pid}/statm", encoding="ascii") as f:
+                        mb = int(f.read().split()[1]) * 4096 / 1e6
+                except (OSError, IndexError):
+                    continue
+                self.peaks[worker.name] = max(self.peaks.get(worker.name, 0), mb)
+
+    def stop(self):
+        self._stopped.set()
+        self.join()
+
+
+class Trial:
+    def __init__(self, workers=None, behaviour=None, limits=None, **environment):
+        self.limits = {name: 100 for name in LIMITS} | (limits or {})
+        settings = {f"SLUICE_{name}_LIMIT": n for name, n in self.limits.items()}
+        settings |= {"SLUICE_EMBED_QUERY_LIMIT": self.limits["EMBED"], "SLUICE_LOG_LEVEL": "info"}
+        self.cluster = Cluster(workers=workers, **(settings | environment))
+        self._behaviour = BEHAVIOUR | (behaviour or {})
+        self._loads = []
+        self.requests = []
+        self.fault_ns = self.heal_ns = None
+        self.findings = None
+        self.notes = []
+
+    def __enter__(self):
+        self.cluster.__enter__()
+        self.cluster.upstream.behave(**self._behaviour)
+        self._sampler = Sampler(self.cluster)
+        self._sampler.start()
+        return self
+
+    def load(self, n, *options, first=0, timeout_ms=60000, tokens=40, **body):
+        """Starts a client that asks n questions; `options` are more of its arguments."""
+        report = tempfile.NamedTemporaryFile(suffix=".json", dir=self.cluster.directory)
+        command = [sys.executable, CLIENT, "--url", self.cluster.url, "--n", str(n), "--first",
+                   str(first), "--tokens", str(tokens), "--json", report.name, "--body",
+                   json.dumps({"timeout_ms": timeout_ms, **body}), *map(str, options)]
+        client = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        self._loads.append((client, report, timeout_ms))
+
+    def wait_load(self, seconds=180):
+        """Waits for all clients and takes what they saw."""
+        for client, report, timeout_ms in self._loads:
+            try:
+                client.wait(seconds)
+            except subprocess.TimeoutExpired:
+                client.kill()
+                raise AssertionError(f"the client did not end within {seconds} s") from None
+            with open(report.name, encoding="utf-8") as f:
+                records = json.load(f)["records"]
+            self.requests += [checker.request_of(r, timeout_ms) for r in records]
+        self._loads = []
+
+    def fault(self):
+        self.fault_ns = time.monotonic_ns()
+
+    def heal(self):
+        self.heal_ns = time.monotonic_ns()
+
+    def in_flight(self, kind):
+        return self.cluster.upstream.stats(events=False)[kind]["in_flight"]
+
+    def busy(self, stage, least=2):
+        """The worker of a stage that has the most jobs, once one has that many."""
+        def found():
+            return [w for w in self.cluster.of(stage) if w.metric("sluice_jobs_in_flight") >= least]
+        workers = wait_until(found, 20, f"{stage} at work")
+        return max(workers, key=lambda w: w.metric("sluice_jobs_in_flight"))
+
+    def topic(self):
+        return results.by_query(self.cluster.consume("results"))
+
+    def memory(self):
+        return dict(self._sampler.peaks)
+
+    def lag(self):
+        status = json.loads(self.cluster.sluice("status", "--json", check=False).stdout)
+        return {t["topic"].split(".", 1)[1]: t["lag"] for t in status["topics"] if t["lag"]}
+
+    def finish(self, rules):
+        """Waits until all is quiet, then judges."""
+        self.wait_load()
+        accepted = {r.id for r in self.requests if r.accepted}
+        self._until(lambda: accepted <= self.topic().keys())
+        lag = self._until(lambda: not self.lag())
+        self._until(lambda: not any(self.in_flight(kind) for kind in checker.KINDS))
+        rules.limits = {name.lower(): n for name, n in self.limits.items()} | rules.limits
+        events, topic = self.cluster.upstream.ledger(), self.topic()
+        self._keep(events, topic)
+        self.findings = checker.check(self.requests, events, topic, rules, time.monotonic_ns(),
+                                      self.fault_ns, self.heal_ns)
+        self.findings.notes = self.notes
+        if not lag:
+            self.findings.add("I5", f"the lag does not return to 0: {self.lag()}")
+        self._rules = rules
+
+    def violation(self, invariant, text):
+        self.findings.add(invariant, text)
+
+    @staticmethod
+    def _until(condition):
+        """Whether it came to be; that it did not is the checker's to say."""
+        end = time.monotonic() + QUIET_SECONDS
+        while time.monotonic() < end:
+            if condition():
+                return True
+            time.sleep(0.25)
+        return False
+
+    def _keep(self, events, topic):
+        """What the judgement rests on, to look at after a violation."""
+        told = {"fault_ns": self.fault_ns, "heal_ns": self.heal_ns, "ledger": events,
+                "requests": [vars(r) for r in self.requests],
+                "results": {k: [p.hex() for p in v] for k, v in topic.items()}}
+        with open(os.path.join(self.cluster.directory, "trial.json"), "w", encoding="utf-8") as f:
+            json.dump(told, f)
+
+    def __exit__(self, kind, value, trace):
+        self._sampler.stop()
+        for client, _, _ in self._loads:
+            client.kill()
+            client.wait()
+        try:
+            self.cluster.__exit__(kind, value, trace)
+        except AssertionError as error:
+            self.findings.add("I9", str(error))
+        if kind is not None:
+            print(f"kept: {self.cluster.directory}", file=sys.stderr)
+            return
+        cap = self._rules.rss_mb * (5 if SANITIZED else 1)
+        for name, mb in self._sampler.peaks.items():
+            if mb > cap:
+                self.findings.add("I7", f"{name} grew to {mb:.0f} MB, its cap is {cap}")
+        if self.findings.violations:
+            print(f"kept: {self.cluster.directory}", file=sys.stderr)
+        else:
+            shutil.rmtree(self.cluster.directory, ignore_errors=True)
