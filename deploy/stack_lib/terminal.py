@@ -18,7 +18,11 @@ def coloured(text, colour, stream=sys.stdout):
 
 
 def say(text):
-    print(text, flush=True)
+    """A line on standard output. A reader who left must not stop a command halfway."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Waiting:

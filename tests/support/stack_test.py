@@ -2,12 +2,14 @@
 
 import os
 import socket
+import subprocess
 import sys
 import tempfile
 import unittest
 
 sys.dont_write_bytecode = True
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../deploy"))
+DEPLOY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../deploy")
+sys.path.insert(0, DEPLOY)
 
 from stack_lib import components, terminal, up  # noqa: E402
 from stack_lib.errors import StackError  # noqa: E402
@@ -101,6 +103,18 @@ class Stack(unittest.TestCase):
 
 
 class Words(unittest.TestCase):
+    def test_reader_who_leaves_does_not_stop_a_command(self):
+        script = ("import os; from stack_lib.terminal import say; say('first'); os.read(0, 1); "
+                  "say('second'); say('third'); os._exit(7)")
+        with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              env={**os.environ, "PYTHONPATH": DEPLOY}) as process:
+            self.assertEqual(process.stdout.readline(), b"first\n")
+            process.stdout.close()
+            process.stdin.write(b"x")
+            process.stdin.close()
+            self.assertEqual(process.wait(30), 7, process.stderr.read())
+
     def test_durations_have_two_units(self):
         self.assertEqual([terminal.duration(s) for s in (0, 59, 61, 3600, 90061)],
                          ["0 s", "59 s", "1 min 1 s", "1 h 0 min", "1 d 1 h"])
