@@ -341,6 +341,11 @@ class Status(Case):
         self.assertRegex(done.stdout, rf"(?m)^{prefix}.chunks +{prefix}.embed +3$")
         self.assertRegex(done.stdout, rf"(?m)^{prefix}.queries +{prefix}.embed +0$")
 
+        # Nobody of ours listens at that address; the port tells what should.
+        done = self.status("127.0.0.2:9105", prefix=prefix)
+        self.assertEqual(done.returncode, 1)
+        self.assertRegex(done.stdout, r"(?m)^sluice-ingest +127.0.0.2:9105 +not running +-$")
+
         done = self.status(up, unready, prefix=prefix, arguments=["--json"])
         self.assertEqual(done.returncode, 1)
         state = json.loads(done.stdout)

@@ -139,7 +139,7 @@ static void on_end(void *ctx, int err, const struct sl_http_response *response, 
         cli_answer_finish(&ask->answer);
         ask->exit_code = ask->answer.failed ? CLI_FAILED : CLI_DONE;
     } else if (err != 0 && ask->status == 0) {
-        fail(ask, "cannot reach the gateway at %s: %s (SLUICE_URL)", cli_options.url, detail);
+        fail(ask, "cannot reach the gateway at %s (SLUICE_URL): %s", cli_options.url, detail);
     } else if (err == -SL_EPROTO && ask->status == 200) {
         fail(ask, "%s answered with something else than a stream of events (SLUICE_URL)",
              cli_options.url);

@@ -13,6 +13,7 @@
 #include "common/kafka.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 
 static const char help[] =
     "usage: sluice status [--json]\n\n"
@@ -67,6 +68,17 @@ static void default_hosts(struct status *status)
     }
 }
 
+/* What should be there, by the port: one that does not run cannot say it. */
+static void guess_program(struct cli_host *host)
+{
+    const char *port = strrchr(host->address, ':') + 1;
+    for (size_t i = 0; i < PROGRAMS; i++) {
+        if (strtol(port, NULL, 10) == programs[i].port) {
+            snprintf(host->program, sizeof(host->program), "%s", programs[i].program);
+        }
+    }
+}
+
 /* -SL_EINVAL: the list. */
 static int listed_hosts(struct status *status, const char *list)
 {
@@ -80,6 +92,7 @@ static int listed_hosts(struct status *status, const char *list)
         if (len > 0) {
             *host = (struct cli_host){.reason = ""};
             memcpy(host->address, list, len);
+            guess_program(host);
             status->host_count++;
         }
         list += len + (list[len] != '\0' ? 1 : 0);
