@@ -62,6 +62,7 @@ struct sl_outgoing {
     struct sl_span key, value; /* Copied. */
     const struct sl_kafka_header *headers;
     size_t header_count;
+    int64_t timestamp_ms; /* 0: now. The topic may put its own in its place. */
 };
 
 /* 0: cb comes once, later (may be NULL: nobody cares). Else cb does not come: -SL_EAGAIN: the queue

@@ -249,6 +249,7 @@ static int produce(struct sl_producer *producer, rd_kafka_topic_t *rkt,
          .u.mem = {(void *)(uintptr_t)outgoing->key.data, outgoing->key.len}},
         {.vtype = RD_KAFKA_VTYPE_VALUE,
          .u.mem = {(void *)(uintptr_t)outgoing->value.data, outgoing->value.len}},
+        {.vtype = RD_KAFKA_VTYPE_TIMESTAMP, .u.i64 = outgoing->timestamp_ms},
         {.vtype = RD_KAFKA_VTYPE_MSGFLAGS, .u.i = RD_KAFKA_MSG_F_COPY},
         {.vtype = RD_KAFKA_VTYPE_OPAQUE, .u.ptr = delivery},
         {.vtype = RD_KAFKA_VTYPE_HEADERS, .u.headers = headers}, /* Taken over, if it works. */

@@ -21,7 +21,7 @@
 #include <assert.h>
 #include <stdio.h>
 
-enum { STORE_AGAIN_MS = 2000, BULK_REPEATS = 3 };
+enum { STORE_AGAIN_MS = 2000, BULK_REPEATS = 3, ATTEMPT_MAX = 1000000 };
 
 /* --- the ways to end --- */
 
@@ -150,6 +150,14 @@ static struct sl_span format_number(struct sl_job *job, long long value)
     return sl_span_of(text != NULL ? text : "");
 }
 
+/* A dead letter that was sent again says itself how often it was tried. */
+static long long attempts_of(const struct sl_job *job)
+{
+    long long before = 0, now = job->admission.attempt;
+    struct sl_span text = sl_record_header(&job->record, "sluice-attempt");
+    return sl_span_to_int(text, 0, ATTEMPT_MAX, &before) == 0 && before > now ? before : now;
+}
+
 static struct sl_kafka_header *dead_headers(struct sl_job *job, int err, const char *message,
                                             size_t *ret_count)
 {
@@ -162,7 +170,7 @@ static struct sl_kafka_header *dead_headers(struct sl_job *job, int err, const c
         {SL_SPAN("__connect.errors.exception.class.name"), sl_span_of(sl_error_name(err))},
         {SL_SPAN("__connect.errors.exception.message"),
          sl_span_of(sl_arena_printf(&job->arena, "%s", message))},
-        {SL_SPAN("sluice-attempt"), format_number(job, job->admission.attempt)},
+        {SL_SPAN("sluice-attempt"), format_number(job, attempts_of(job))},
     };
     size_t count = record->header_count, extra = sizeof(more) / sizeof(more[0]);
     struct sl_kafka_header *headers =

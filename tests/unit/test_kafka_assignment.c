@@ -64,8 +64,8 @@ static void put_all(void)
     CHECK_INT(sl_producer_create(loop, &kafka, NULL, NULL, &producer, why, sizeof(why)), 0);
     reports = 0;
     for (int i = 0; i < RECORDS * PARTITIONS; i++) {
-        struct sl_outgoing outgoing = {topics[0].name, i % PARTITIONS, {NULL, 0},
-                                       SL_SPAN("{}"),  NULL,           0};
+        struct sl_outgoing outgoing = {
+            .topic = topics[0].name, .partition = i % PARTITIONS, .value = SL_SPAN("{}")};
         CHECK_INT(sl_producer_send(producer, &outgoing, on_report, NULL), 0);
         outgoing.topic = topics[1].name;
         CHECK_INT(sl_producer_send(producer, &outgoing, on_report, NULL), 0);

@@ -19,6 +19,7 @@ struct cli_command {
 int cli_ask(int argc, char **argv);
 int cli_ingest(int argc, char **argv);
 int cli_status(int argc, char **argv);
+int cli_dead(int argc, char **argv);
 int cli_topics(int argc, char **argv);
 int cli_config(int argc, char **argv);
 
@@ -27,7 +28,7 @@ struct cli_options {
     const char *url, *api_key;
     const char *brokers, *topic_prefix, *reply_topics, *redis_url, *admin_hosts;
     const char *no_color, *term;
-    long long replication, partitions, result_ttl_ms;
+    long long replication, partitions, result_ttl_ms, dead_attempts;
 };
 extern struct cli_options cli_options;
 extern const struct sl_option_set cli_option_set;

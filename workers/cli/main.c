@@ -15,6 +15,7 @@ static const struct cli_command commands[] = {
     {"ask", "ask a question and stream the answer", cli_ask},
     {"ingest", "put the text files of a directory into the store", cli_ingest},
     {"status", "what runs, how it is, and what waits", cli_status},
+    {"dead", "look at what could not be processed, send it again or drop it", cli_dead},
     {"topics", "create the Kafka topics", cli_topics},
     {"config", "the configuration of this command line", cli_config},
     {NULL, NULL, NULL},
