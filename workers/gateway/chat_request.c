@@ -238,26 +238,42 @@ static int write_query(struct reading *reading, const struct chat_headers *heade
     return rv != 0 ? rv : sl_buf_error(out);
 }
 
+/* The message begins with the name of its field. */
+static void rename_fault(struct sl_fault *fault, const char *param, const char *shown)
+{
+    char message[sizeof(fault->message)];
+    size_t len = strlen(fault->param);
+    if (strncmp(fault->message, fault->param, len) == 0) {
+        snprintf(message, sizeof(message), "%s%s", shown, fault->message + len);
+        memcpy(fault->message, message, sizeof(message));
+    }
+    snprintf(fault->param, sizeof(fault->param), "%s", param);
+}
+
 /* The decoder speaks of a query's fields: say where the caller wrote them. */
 static void translate_fault(const struct reading *reading, struct sl_fault *fault)
 {
+    static const char *const headers[][2] = {{"collection", "sluice-collection"},
+                                             {"timeout_ms", "sluice-timeout-ms"},
+                                             {"on_disconnect", "sluice-on-disconnect"}};
     const struct sl_json *sluice = chat_member(reading->root, "sluice");
-    char name[sizeof(fault->param)];
-    size_t len = strcspn(fault->param, ".[");
-    snprintf(name, sizeof(name), "%.*s", (int)len, fault->param);
-    if (strcmp(name, "query") == 0 || strcmp(name, "history") == 0) {
-        snprintf(fault->param, sizeof(fault->param), "messages");
+    char name[sizeof(fault->param)], inside[sizeof(fault->param)];
+    snprintf(name, sizeof(name), "%.*s", (int)strcspn(fault->param, ".["), fault->param);
+    if (strcmp(name, "query") == 0) {
+        rename_fault(fault, "messages", "the last message of the user");
+    } else if (strcmp(name, "history") == 0) {
+        rename_fault(fault, "messages", "a message before the last of the user");
     } else if (strcmp(name, "max_tokens") == 0 &&
                chat_member(reading->root, "max_completion_tokens") != NULL) {
-        snprintf(fault->param, sizeof(fault->param), "max_completion_tokens");
+        rename_fault(fault, "max_completion_tokens", "max_completion_tokens");
     } else if (chat_member(sluice, name) != NULL) {
-        snprintf(fault->param, sizeof(fault->param), "sluice.%.*s", 56, name);
-    } else if (strcmp(name, "collection") == 0) {
-        snprintf(fault->param, sizeof(fault->param), "sluice-collection");
-    } else if (strcmp(name, "timeout_ms") == 0) {
-        snprintf(fault->param, sizeof(fault->param), "sluice-timeout-ms");
-    } else if (strcmp(name, "on_disconnect") == 0) {
-        snprintf(fault->param, sizeof(fault->param), "sluice-on-disconnect");
+        snprintf(inside, sizeof(inside), "sluice.%.*s", 56, name);
+        rename_fault(fault, inside, inside);
+    }
+    for (size_t i = 0; i < sizeof(headers) / sizeof(headers[0]); i++) {
+        if (strcmp(fault->param, headers[i][0]) == 0) {
+            rename_fault(fault, headers[i][1], headers[i][1]);
+        }
     }
 }
 
