@@ -150,13 +150,17 @@ static void on_room(void *ctx)
     }
 }
 
-void worker_count_dead(struct sl_worker *worker, const char *topic)
+static struct sl_counter *dead_letters(struct sl_worker *worker, const char *topic)
 {
     char labels[TOPIC_MAX + 16];
     snprintf(labels, sizeof(labels), "topic=\"%s\"", topic);
-    sl_counter_add(sl_metrics_counter(worker->metrics, "sluice_dead_letters_total",
-                                      "Records that went to a dead-letter topic.", labels),
-                   1);
+    return sl_metrics_counter(worker->metrics, "sluice_dead_letters_total",
+                              "Records that went to a dead-letter topic.", labels);
+}
+
+void worker_count_dead(struct sl_worker *worker, const char *topic)
+{
+    sl_counter_add(dead_letters(worker, topic), 1);
 }
 
 /* --- creating the parts --- */
@@ -164,6 +168,12 @@ void worker_count_dead(struct sl_worker *worker, const char *topic)
 static void create_job_metrics(struct sl_worker *worker, const char *stage)
 {
     struct sl_metrics *metrics = worker->metrics;
+    const struct sl_stage_input *input = worker->stage->inputs;
+    for (; input->topic != NULL; input++) { /* From 0, or an alert would miss the first. */
+        char topic[TOPIC_MAX];
+        worker_topic(worker, input->topic, topic);
+        dead_letters(worker, topic);
+    }
     worker->in_flight = sl_metrics_gauge(metrics, "sluice_jobs_in_flight",
                                          "Jobs that hold or wait for a claim here.", stage);
     worker->parked =

@@ -5,7 +5,7 @@ import unittest
 
 import openai
 
-from cluster import Cluster, wait_until  # First: it sets the path of what follows.
+from cluster import Cluster, get, wait_until  # First: it sets the path of what follows.
 from answers import expected_tokens
 
 
@@ -141,6 +141,10 @@ class Answers(unittest.TestCase):
         self.assertIn("bad", body["error"]["message"])
         self.assertEqual(dead[0]["payload"], b"\xdd\x10\x00\x00\x00")
         self.assertEqual(dead[0]["headers"]["__connect.errors.topic"], self.cluster.topic("queries"))
+        metrics = get(self.cluster.of("embed")[0].admin() + "/metrics")[1].decode()
+        for topic, count in (("queries", 1), ("chunks", 0)):  # Told from the start.
+            self.assertIn(f'sluice_dead_letters_total{{topic="{self.cluster.topic(topic)}"}} {count}\n',
+                          metrics)
 
 
 if __name__ == "__main__":

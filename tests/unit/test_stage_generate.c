@@ -188,6 +188,16 @@ TEST(the_callers_own_fields_reach_the_model)
     teardown();
 }
 
+TEST(the_alias_is_the_first_model_for_a_job_without_a_gateway_too)
+{
+    setup();
+    job->query.model = SL_SPAN("sluice");
+    start();
+    CHECK(strstr(fake_call(worker, 0)->body.data, "\"model\":\"first\"") != NULL);
+    fake_cancel(job);
+    teardown();
+}
+
 int main(int argc, char **argv)
 {
     const struct test_case cases[] = {
@@ -204,6 +214,8 @@ int main(int argc, char **argv)
          a_slow_reply_topic_pauses_the_model_and_loses_nothing},
         {"a_cancel_closes_the_call_and_keeps_the_partial",
          a_cancel_closes_the_call_and_keeps_the_partial},
+        {"the_alias_is_the_first_model_for_a_job_without_a_gateway_too",
+         the_alias_is_the_first_model_for_a_job_without_a_gateway_too},
         {"the_callers_own_fields_reach_the_model", the_callers_own_fields_reach_the_model},
         {NULL, NULL},
     };

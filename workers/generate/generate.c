@@ -306,12 +306,12 @@ static void on_end(void *ctx, int err, int status, struct sl_span body, const ch
 
 /* --- starting --- */
 
-/* The caller's model, else the first that is configured. */
+/* The caller's model, else the first that is configured, for which `sluice` is another name. */
 static struct sl_span choose_model(const struct sl_query *query)
 {
     struct sl_span all = sl_span_of(config.model);
     const char *comma = all.len > 0 ? memchr(all.data, ',', all.len) : NULL;
-    if (query->model.len > 0) {
+    if (query->model.len > 0 && !sl_span_is(query->model, "sluice")) {
         return query->model;
     }
     return comma != NULL ? (struct sl_span){all.data, (size_t)(comma - all.data)} : all;
