@@ -29,6 +29,7 @@ struct sl_scan {
     int64_t next, end;           /* The offset to read next, and where to stop. */
     rd_kafka_message_t *message; /* The one that view shows. */
     struct sl_kafka_view view;
+    struct sl_kafka_header *headers; /* In place of the view's, for a record that has more. */
 };
 
 static int fail(struct sl_scan *scan, rd_kafka_resp_err_t err)
@@ -97,6 +98,7 @@ void sl_scan_destroy(struct sl_scan *scan)
         return;
     }
     forget_message(scan);
+    free(scan->headers);
     sl_kafka_client_destroy(scan->client, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
     free(scan);
 }
@@ -199,6 +201,35 @@ static int take(struct sl_scan *scan, rd_kafka_message_t *message)
     return rv;
 }
 
+/* All headers, however many: what a command writes again must lose none. */
+static int show(struct sl_scan *scan)
+{
+    rd_kafka_headers_t *headers = NULL;
+    struct sl_record *record = &scan->view.record;
+    sl_kafka_view_init(&scan->view, scan->message);
+    if (rd_kafka_message_headers(scan->message, &headers) != RD_KAFKA_RESP_ERR_NO_ERROR ||
+        rd_kafka_header_cnt(headers) <= SL_KAFKA_HEADERS_MAX) {
+        return 1;
+    }
+    free(scan->headers);
+    scan->headers = calloc(rd_kafka_header_cnt(headers), sizeof(*scan->headers));
+    if (scan->headers == NULL) {
+        sl_kafka_why(scan->why, scan->why_size, "%s", sl_error_text(-SL_ENOMEM));
+        return -SL_ENOMEM;
+    }
+    const char *name;
+    const void *value;
+    size_t size;
+    record->headers = scan->headers;
+    record->header_count = 0;
+    while (rd_kafka_header_get_all(headers, record->header_count, &name, &value, &size) ==
+           RD_KAFKA_RESP_ERR_NO_ERROR) {
+        scan->headers[record->header_count++] =
+            (struct sl_kafka_header){sl_span_of(name), {value, size}};
+    }
+    return 1;
+}
+
 int sl_scan_next(struct sl_scan *scan, const struct sl_record **ret)
 {
     uint64_t end_ms = sl_clock_now_ms() + (uint64_t)scan->timeout_ms;
@@ -207,7 +238,7 @@ int sl_scan_next(struct sl_scan *scan, const struct sl_record **ret)
         rd_kafka_message_t *message = rd_kafka_consumer_poll(scan->client->rk, left_ms(end_ms));
         int rv = message != NULL ? take(scan, message) : 0;
         if (rv > 0) {
-            sl_kafka_view_init(&scan->view, scan->message);
+            rv = show(scan);
             *ret = &scan->view.record;
         }
         if (rv != 0) {

@@ -26,8 +26,8 @@ int sl_scan_topics(struct sl_scan *scan, const char *prefix, const char *suffix,
  * goes up to the partition's end at this moment. 0 or -SL_E*. */
 int sl_scan_begin(struct sl_scan *scan, const char *topic, int32_t partition,
                   int64_t from) SL_CHECKED;
-/* 1: a record, valid until the next call on the scan. 0: the end was reached. -SL_ETIMEDOUT: Kafka
- * does not answer; or another -SL_E*. */
+/* 1: a record with all its headers, valid until the next call on the scan. 0: the end was reached.
+ * -SL_ETIMEDOUT: Kafka does not answer; or another -SL_E*. */
 int sl_scan_next(struct sl_scan *scan, const struct sl_record **ret) SL_CHECKED;
 /* Deletes the records before this offset from the partition that was begun; that cannot be undone.
  * 0 or -SL_E*: then they may be deleted all the same. */

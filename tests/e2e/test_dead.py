@@ -92,19 +92,20 @@ class Dead(unittest.TestCase):
         self.assertIn("\n1 dropped\n", cluster.sluice("dead", "drop", "--yes").stdout)
         self.assertIn("no dead letters", cluster.sluice("dead", "list").stdout)
 
-    def put(self, cluster, name, reason, origin=None):
+    def put(self, cluster, name, reason, origin=None, headers=()):
         self.count = getattr(self, "count", 0) + 1
         origin = cluster.topic(origin or name)
         cluster.produce(name + ".dlq", b"{}", key=f"key-{self.count}", headers=(
             JSON_TYPE, f"__connect.errors.topic={origin}", "__connect.errors.partition=0",
             f"__connect.errors.offset={self.count}", "__connect.errors.stage=ingest",
             f"__connect.errors.exception.class.name={reason}",
-            "__connect.errors.exception.message=so it is", "sluice-attempt=0"))
+            "__connect.errors.exception.message=so it is", "sluice-attempt=0", *headers))
 
     def test_what_is_not_meant_stays_as_it_is(self):
         cluster = self.cluster(stages=())
+        more = {f"more-{i}": str(i) for i in range(40)}
         for reason in ("TIMEDOUT", "BADMSG", "TIMEDOUT", "BADMSG", "TIMEDOUT"):
-            self.put(cluster, "documents", reason)
+            self.put(cluster, "documents", reason, headers=[f"{n}={v}" for n, v in more.items()])
         self.put(cluster, "chunks", "BADMSG")
         before = {letter["key"]: letter for letter in self.letters(cluster)}
         self.assertEqual(len(self.letters(cluster, "--reason", "badmsg")), 3)
@@ -118,14 +119,18 @@ class Dead(unittest.TestCase):
         for key, letter in after.items():
             for name in ("topic", "timestamp_ms", "origin", "reason", "message", "attempt", "bytes"):
                 self.assertEqual(letter[name], before[key][name])
-        self.assertEqual({r["key"] for r in cluster.consume("documents.dlq")}, {"key-1", "key-3", "key-5"})
+        stayed = cluster.consume("documents.dlq")
+        self.assertEqual({r["key"] for r in stayed}, {"key-1", "key-3", "key-5"})
+        for record in stayed:
+            self.assertEqual(len(record["headers"]), 8 + len(more))
 
         cluster.sluice("dead", "redrive", "--reason", "TIMEDOUT", "--yes")
         self.assertEqual([letter["key"] for letter in self.letters(cluster)], ["key-6"])
         sent = cluster.consume("documents")
         self.assertEqual(sorted(r["key"] for r in sent), ["key-1", "key-3", "key-5"])
         for record in sent:
-            self.assertEqual(record["headers"], {"content-type": "application/json", "sluice-attempt": "1"})
+            self.assertEqual(record["headers"],
+                             {"content-type": "application/json", "sluice-attempt": "1", **more})
 
     def test_many_are_sent_in_batches_and_all_once(self):
         cluster = self.cluster(stages=())

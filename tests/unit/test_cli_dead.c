@@ -7,7 +7,7 @@
 
 static const int64_t NOW = 1769000000000;
 
-static struct sl_kafka_header headers[SL_KAFKA_HEADERS_MAX];
+static struct sl_kafka_header headers[DEAD_HEADERS_MAX];
 static struct sl_record record;
 static struct dead_letter letter;
 
@@ -175,20 +175,19 @@ TEST(what_is_no_query_keeps_its_headers)
     CHECK_STR(restored_header(&restored, "sluice-attempt"), "1");
 }
 
-TEST(as_many_headers_as_a_record_can_have_fit)
+TEST(a_letter_with_more_headers_than_fit_is_not_sent)
 {
     struct dead_restored restored;
     make_letter("sluice.queries.dlq", "sluice.queries", "0");
-    for (size_t i = record.header_count; i < SL_KAFKA_HEADERS_MAX; i++) {
+    for (size_t i = record.header_count; i < DEAD_HEADERS_MAX; i++) {
         headers[i] = H("more", "x");
     }
-    for (size_t i = 0; i < 6; i++) {
-        headers[i] = H("more", "x");
-    }
-    record.header_count = SL_KAFKA_HEADERS_MAX;
-    dead_read(&record, &letter);
+    record.header_count = DEAD_HEADERS_MAX - 2;
+    CHECK_INT(dead_judge(&letter), DEAD_SEND);
     dead_restore(&letter, false, &restored);
-    CHECK_INT(restored.header_count, SL_KAFKA_HEADERS_MAX - 7 + 2);
+    CHECK_INT(restored.header_count, DEAD_HEADERS_MAX - 2 - 10 + 2);
+    record.header_count = DEAD_HEADERS_MAX - 1;
+    CHECK_INT(dead_judge(&letter), DEAD_FOREIGN);
 }
 
 /* --- showing --- */
@@ -295,7 +294,7 @@ static const struct test_case cases[] = {
     CASE(a_query_goes_back_with_a_new_id_and_no_deadline),
     CASE(a_query_between_stages_gets_a_new_id_too),
     CASE(what_is_no_query_keeps_its_headers),
-    CASE(as_many_headers_as_a_record_can_have_fit),
+    CASE(a_letter_with_more_headers_than_fit_is_not_sent),
     CASE(ages_are_short),
     CASE(a_row_has_its_columns_under_the_header),
     CASE(a_row_on_a_screen_ends_at_its_edge),

@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <time.h>
 
-enum { TIMEOUT_MS = 10000, ROW_MAX = 4096, JSON_MAX = 1 << 20, VALUE_MAX = 256 << 20 };
+enum { TIMEOUT_MS = 10000, ROW_MAX = 4096, JSON_MAX = 256 << 20, VALUE_MAX = 256 << 20 };
 #define AGE_MAX_MS (3650.0 * 86400 * 1000)
 
 /* --- the dead-letter topics --- */
@@ -90,8 +90,6 @@ int dead_scan_failed(const struct dead_source *source, const char *topic)
 }
 
 /* --- arguments --- */
-
-enum { NEEDS_NO_WORDS = 0 };
 
 static int parse(const char *command, const char *help, const struct cli_arg *args, int argc,
                  char **argv, size_t words_wanted, struct cli_list *words,
@@ -218,7 +216,7 @@ static int run_list(int argc, char **argv)
         {"--json", CLI_SWITCH, &listing.json, 0, 0},
         {.name = NULL},
     };
-    int code = parse("dead list", list_help, args, argc, argv, NEEDS_NO_WORDS, &words, &options);
+    int code = parse("dead list", list_help, args, argc, argv, 0, &words, &options);
     if (code != CLI_GO_ON) {
         return code;
     }
@@ -404,8 +402,8 @@ static int run_move(bool drop, int argc, char **argv)
         {drop ? NULL : "--keep-reply-to", CLI_SWITCH, &move.keep_reply_to, 0, 0},
         {.name = NULL},
     };
-    int code = parse(command, drop ? drop_help : redrive_help, args, argc, argv, NEEDS_NO_WORDS,
-                     &words, &options);
+    int code =
+        parse(command, drop ? drop_help : redrive_help, args, argc, argv, 0, &words, &options);
     if (code != CLI_GO_ON) {
         return code;
     }

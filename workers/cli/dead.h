@@ -8,7 +8,7 @@
 #include "common/kafka_scan.h"
 #include "workers/cli/terminal.h"
 
-enum { DEAD_TOPIC_MAX = 256, DEAD_TOPICS_MAX = 64, DEAD_HEADERS_MAX = SL_KAFKA_HEADERS_MAX + 2 };
+enum { DEAD_TOPIC_MAX = 256, DEAD_TOPICS_MAX = 64, DEAD_HEADERS_MAX = 128 };
 
 /* --- one dead letter (dead_letter.c) --- */
 
@@ -45,7 +45,7 @@ void dead_put_json(const struct dead_letter *letter, int64_t now_ms, struct sl_b
 enum dead_fate {
     DEAD_SEND,
     DEAD_WORN_OUT, /* It was tried SLUICE_DEAD_ATTEMPTS times. */
-    DEAD_FOREIGN,  /* Its headers name no topic of ours as its origin. */
+    DEAD_FOREIGN,  /* Its headers name no topic of ours as its origin, or are too many. */
     DEAD_HOMELESS  /* That topic does not exist; dead_move finds out. */
 };
 enum dead_fate dead_judge(const struct dead_letter *letter);

@@ -211,7 +211,7 @@ static bool is_ours(struct sl_span topic)
 enum dead_fate dead_judge(const struct dead_letter *letter)
 {
     if (!is_ours(letter->origin_topic) || letter->origin_partition < 0 ||
-        letter->origin_offset < 0) {
+        letter->origin_offset < 0 || letter->record->header_count + 2 > DEAD_HEADERS_MAX) {
         return DEAD_FOREIGN;
     }
     return letter->attempt >= cli_options.dead_attempts ? DEAD_WORN_OUT : DEAD_SEND;

@@ -54,7 +54,9 @@ struct move_run {
     uint64_t taken, stayed, worn_out, foreign, homeless;
     char origin[DEAD_TOPIC_MAX]; /* The one that was asked for last, and whether it exists. */
     bool origin_exists;
-    uint64_t done, total; /* Of the partition that is worked on: records up to the last one. */
+    /* Of the partition that is worked on: records that were surveyed, and, up to the last that is
+     * meant, those that were worked through and all. */
+    uint64_t seen, done, total;
     uint64_t said_ms;
 };
 
@@ -128,19 +130,37 @@ static void print_row(struct move_run *run, const struct dead_letter *letter, en
     fputc('\n', stdout);
 }
 
+/* Not more often than every few seconds, so that short work is silent. */
+static void say_progress(struct move_run *run, const char *topic)
+{
+    uint64_t now_ms = sl_clock_now_ms();
+    if (now_ms - run->said_ms < SAY_MS) {
+        return;
+    }
+    run->said_ms = now_ms;
+    if (run->done == 0) {
+        fprintf(stderr, "sluice %s: looked at %" PRIu64 " records of %s\n", run->command, run->seen,
+                topic);
+    } else {
+        fprintf(stderr, "sluice %s: %" PRIu64 " of %" PRIu64 " records of %s\n", run->command,
+                run->done, run->total, topic);
+    }
+}
+
 /* *last: the offset of the last record that is to be taken, -1: none is. */
 static int survey(struct move_run *run, const char *topic, int32_t partition, int64_t *last)
 {
     const struct sl_record *record;
     struct sl_scan *scan = run->source.scan;
-    uint64_t seen = 0;
     *last = -1;
+    run->seen = run->done = run->total = 0;
     int rv = sl_scan_begin(scan, topic, partition, SL_OFFSET_BEGINNING);
     while (rv == 0 && !interrupted && (rv = sl_scan_next(scan, &record)) > 0) {
         struct dead_letter letter;
         enum dead_fate fate;
         dead_read(record, &letter);
-        seen++;
+        run->seen++;
+        say_progress(run, topic);
         rv = 0;
         if (!is_meant(run, &letter, &fate)) {
             continue;
@@ -150,7 +170,7 @@ static int survey(struct move_run *run, const char *topic, int32_t partition, in
         run->homeless += fate == DEAD_HOMELESS;
         if (fate == DEAD_SEND) {
             *last = record->offset;
-            run->total = seen;
+            run->total = run->seen;
             run->taken += !run->move->yes;
         }
         if (!run->move->yes) {
@@ -252,16 +272,6 @@ static void report(struct move_run *run, const char *topic, int32_t partition,
     }
 }
 
-static void say_progress(struct move_run *run, const char *topic)
-{
-    uint64_t now_ms = sl_clock_now_ms();
-    if (now_ms - run->said_ms >= SAY_MS) {
-        run->said_ms = now_ms;
-        fprintf(stderr, "sluice %s: %" PRIu64 " of %" PRIu64 " records of %s\n", run->command,
-                run->done, run->total, topic);
-    }
-}
-
 static int batch_failed(const struct move_run *run, const char *topic, int32_t partition,
                         const struct item *item)
 {
@@ -316,7 +326,6 @@ static int work_through(struct move_run *run, const char *topic, int32_t partiti
     int64_t offset = -1;
     int code = CLI_DONE;
     int rv = sl_scan_begin(scan, topic, partition, SL_OFFSET_BEGINNING);
-    run->done = 0;
     while (rv == 0 && code == CLI_DONE && offset < last && !interrupted) {
         rv = sl_scan_next(scan, &record);
         if (rv > 0 && record->offset <= last) {
