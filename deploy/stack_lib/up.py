@@ -112,6 +112,17 @@ class Up:
                     ports.choose_gateway(port_name, nth)
         ports.check()
 
+    def check_directory(self):
+        """It is part of the store's URL and of supervisor's configuration: the one cannot hold
+        blanks, the other expands what follows a percent sign more than once."""
+        directory = str(self.layout.directory)
+        if len(directory.split()) != 1 or "%" in directory:
+            raise StackError(
+                f"the stack's directory must have neither blanks nor % in its path: {directory}\n"
+                "set SLUICE_STACK_DIR to another one",
+                2,
+            )
+
     def check_installed(self, wanted):
         layout = self.layout
         needed = [layout.local / "venv/bin/supervisord"]
@@ -142,6 +153,7 @@ class Up:
     def up(self, only, bin_directory):
         began = time.monotonic()
         wanted = components.expand(only) if only else list(components.COMPONENTS)
+        self.check_directory()
         with self.layout.locked():
             if bin_directory:
                 self.layout.state["bin"] = os.path.abspath(bin_directory)

@@ -88,6 +88,16 @@ class Stack(unittest.TestCase):
         self.assertEqual(stack.exports()["SLUICE_ADMIN_HOSTS"].split(","),
                          [f"127.0.0.1:{admin[name]}" for name in names])
 
+    def test_directory_that_cannot_be_used_is_refused_before_anything_starts(self):
+        for name in ("my stack", "stack%3"):
+            stack = self.stack({})
+            stack.layout.directory = stack.layout.directory / name
+            with self.assertRaises(StackError) as raised:
+                stack.up([], None)
+            self.assertIn("SLUICE_STACK_DIR", str(raised.exception))
+            self.assertEqual(raised.exception.status, 2)
+            self.assertFalse(stack.layout.directory.exists())
+
     def test_taken_port_is_told_with_its_variable_and_the_way_out(self):
         with socket.socket() as other:
             other.bind(("127.0.0.1", 0))
