@@ -406,6 +406,27 @@ TEST(a_query_that_nobody_ends_is_ended_after_its_deadline)
     finish();
 }
 
+TEST(an_ending_that_was_a_little_faster_is_what_the_caller_gets)
+{
+    begin(NULL);
+    ask(&peer, "\"timeout_ms\":300");
+    struct asked *asked = gateway_asked(1);
+    emit_delta(asked, 1, 0, 20, "one");
+    gateway_redis_set(asked->id, ".end_owner", "a worker's");
+    GATEWAY_WAIT(gateway_logged("another ending was first"));
+    CHECK(!peer_has(&peer, "event: error\n"));
+    emit_done(asked, 1, 1, 20);
+    GATEWAY_WAIT(peer_has(&peer, "[DONE]"));
+    CHECK(peer_has(&peer, "event: done\n"));
+    CHECK(!peer_has(&peer, "event: error\n"));
+    again();
+    ask(&peer, "\"timeout_ms\":300"); /* And one that does not come. */
+    gateway_redis_set(gateway_asked(2)->id, ".end_owner", "a worker's");
+    GATEWAY_WAIT(peer_has(&peer, "[DONE]"));
+    CHECK(peer_has(&peer, "\"code\":\"timeout\""));
+    finish();
+}
+
 TEST(without_redis_the_caller_still_gets_its_error)
 {
     begin(NULL);
@@ -502,6 +523,7 @@ int main(int argc, char **argv)
         CASE(a_silent_stream_is_kept_alive),
         CASE(a_delete_cancels_any_query),
         CASE(a_query_that_nobody_ends_is_ended_after_its_deadline),
+        CASE(an_ending_that_was_a_little_faster_is_what_the_caller_gets),
         CASE(without_redis_the_caller_still_gets_its_error),
         CASE(beyond_its_limit_the_gateway_takes_no_query),
         CASE(draining_lets_open_streams_finish),

@@ -410,3 +410,14 @@ const char *gateway_redis_field(const char *id, const char *field)
     GATEWAY_WAIT(field_came);
     return field_value;
 }
+
+void gateway_redis_set(const char *id, const char *field, const char *value)
+{
+    char key[200];
+    snprintf(key, sizeof(key), "%s:query:%s", prefix, id);
+    const struct sl_span argv[] = {SL_SPAN("HSET"), sl_span_of(key), sl_span_of(field),
+                                   sl_span_of(value)};
+    field_came = false;
+    CHECK_INT(sl_redis_command(redis, 4, argv, on_field, NULL), 0);
+    GATEWAY_WAIT(field_came);
+}

@@ -57,6 +57,8 @@ void emit_error(const struct asked *asked, uint32_t attempt, uint32_t seq, uint6
 
 /* The field of the query's hash in Redis, or "" when it has none; until the next call. */
 const char *gateway_redis_field(const char *id, const char *field);
+/* Sets it. */
+void gateway_redis_set(const char *id, const char *field, const char *value);
 
 #define GATEWAY_WAIT(cond) PEER_WAIT(gateway.loop, cond)
 

@@ -2,9 +2,9 @@
  * An expired query's ending: packed, stored by compare-and-set, produced, acknowledged. Each ending
  * is in gateway->endings until then, so that a drain can wait for it.
  *
- * If another ending was stored first, that one counts, whatever the caller was told. If the
- * records cannot be produced for a minute they are left: whoever reads the job finds the stored
- * ending and produces it.
+ * If another ending was stored first, that one counts, and its event is what the caller gets unless
+ * it takes too long to come through the log. If the records cannot be produced for a minute they
+ * are left: whoever reads the job finds the stored ending and produces it.
  */
 #include "workers/gateway/expiry.h"
 
@@ -101,7 +101,10 @@ static void on_stored(void *ctx, int err)
         produce(expiry);
         return;
     }
-    if (err != -SL_EEXIST) {
+    struct sl_ending ending;
+    if (err == -SL_EEXIST && sl_ending_unpack(sl_buf_span(&expiry->bytes), &ending) == 0) {
+        sl_log(SL_LOG_INFO, "another ending was first", SL_SPANF("id", ending.id));
+    } else {
         sl_log(SL_LOG_WARN, "the ending of an expired query was not stored", SL_ERR(err));
     }
     free_expiry(expiry);

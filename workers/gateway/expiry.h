@@ -1,7 +1,7 @@
 /*
  * Endings that the gateway writes: of queries whose deadline passed and that nobody ended. The
  * ending is stored in Redis, where the first one counts; if it is ours, its event and its result
- * are produced. The caller does not wait for any of this.
+ * are produced. The caller waits for what comes of it, but not for long (open_query.c).
  */
 #ifndef SLUICE_GATEWAY_EXPIRY_H
 #define SLUICE_GATEWAY_EXPIRY_H

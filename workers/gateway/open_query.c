@@ -4,8 +4,9 @@
  *   start      encoded, produced, in the map
  *   accepted   the broker's acknowledgement, or an event that overtook it: a stream's head goes out
  *   events     through the reader's rules (order.h) to the caller's format
- *   ended      the first terminal event in the log; or a broken sequence; or a failed produce; or
- *              250 ms after the deadline, whoever lives (expiry.c). Out of the map, logged, counted
+ *   ended      the first terminal event in the log, which 250 ms after the deadline is the
+ *              gateway's own if nobody else stored an ending (expiry.c); a second later without
+ *              one; or a broken sequence; or a failed produce. Out of the map, logged, counted
  *   freed      when the exchange is over and the producer has reported
  *
  * A caller who leaves before the end changes none of this: the query is cancelled at once, after
@@ -28,8 +29,9 @@
 enum {
     ARENA_MAX = 4 << 20,
     OUT_MAX = 16 << 20,
-    OUT_KEPT = 2048, /* Of an empty buffer, from one flush to the next. */
-    LATE_MS = 250,   /* After the deadline: workers that live were faster. */
+    OUT_KEPT = 2048,   /* Of an empty buffer, from one flush to the next. */
+    LATE_MS = 250,     /* After the deadline: workers that live were faster. */
+    OVERDUE_MS = 1000, /* From there: for an ending to be stored and to come through the log. */
     KEEP_ALIVE_MS = 15000,
 };
 
@@ -308,17 +310,29 @@ static void end_query(struct open_query *q, const struct sl_event *event)
     }
 }
 
-/* 250 ms after the deadline: nobody else has ended it, so the gateway does. */
+static struct sl_result expired(void)
+{
+    return (struct sl_result){.outcome = SL_EXPIRED,
+                              .code = SL_QERR_TIMEOUT,
+                              .message = SL_SPAN("the deadline passed before the query ended"),
+                              .stage = SL_SPAN("gateway")};
+}
+
+/* The ending that counts did not come from the log: Kafka or Redis is away. */
+static void on_overdue(struct sl_timer *timer)
+{
+    const struct sl_result result = expired();
+    end_by_gateway(SL_ITEM(timer, struct open_query, deadline), &result);
+}
+
+/* 250 ms after the deadline: nobody else seems to have ended it, so the gateway does. The caller is
+ * told what comes back in the log, since somebody may have been faster by a little. */
 static void on_deadline(struct sl_timer *timer)
 {
     struct open_query *q = SL_ITEM(timer, struct open_query, deadline);
-    const struct sl_result result = {.outcome = SL_EXPIRED,
-                                     .code = SL_QERR_TIMEOUT,
-                                     .message =
-                                         SL_SPAN("the deadline passed before the query ended"),
-                                     .stage = SL_SPAN("gateway")};
+    const struct sl_result result = expired();
     expiry_start(q->gateway, &q->query, &result);
-    end_by_gateway(q, &result);
+    sl_timer_start(q->gateway->loop, &q->deadline, OVERDUE_MS, on_overdue);
 }
 
 /* --- events --- */
