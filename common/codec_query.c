@@ -272,6 +272,7 @@ static void set_defaults(struct sl_query *query)
         /* Routing stays. */
         .id = query->id,
         .tenant = query->tenant,
+        .key = query->key,
         .deadline_ms = query->deadline_ms,
         .reply_topic = query->reply_topic,
         .reply_partition = query->reply_partition,

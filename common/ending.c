@@ -14,7 +14,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-enum { FORMAT = 1, ENDING_FIELDS = 6, TENANT_MAX = 128, TRACE_MAX = 128 };
+enum { FORMAT = 1, ENDING_FIELDS = 7, TENANT_MAX = 128, TRACE_MAX = 128 };
 
 static void add_header(struct sl_route *route, const char *name, struct sl_span value)
 {
@@ -29,6 +29,7 @@ void sl_route_write(struct sl_route *route, const struct sl_query *query, bool j
     route->count = 0;
     add_header(route, "sluice-id", query->id);
     add_header(route, "sluice-tenant", query->tenant);
+    add_header(route, "sluice-key", query->key);
     add_header(route, "content-type",
                sl_span_of(json ? "application/json" : "application/msgpack"));
     if (query->deadline_ms > 0) {
@@ -162,8 +163,9 @@ int sl_route_read(const struct sl_record *record, const char *const *reply_topic
         return rv;
     }
     query->traceparent = sl_arena_copy(arena, trace.len <= TRACE_MAX ? trace : SL_SPAN(""));
+    query->key = sl_arena_copy(arena, sl_record_header(record, "sluice-key"));
     rv = sl_route_tenant(record, arena, &query->tenant, fault);
-    if (query->traceparent.data == NULL || rv == -SL_ENOMEM) {
+    if (query->traceparent.data == NULL || query->key.data == NULL || rv == -SL_ENOMEM) {
         return -SL_ENOMEM;
     }
     struct sl_span reply_to = sl_record_header(record, "reply-to");
@@ -235,6 +237,7 @@ void sl_ending_pack(const struct sl_query *query, const struct sl_result *result
     sl_buf_append(out, head, sizeof(head));
     put_u32(out, (uint32_t)query->reply_partition);
     put_field(out, query->id);
+    put_field(out, query->key);
     put_field(out, query->tenant);
     put_field(out, query->traceparent);
     put_field(out, query->reply_topic);
@@ -254,9 +257,9 @@ void sl_ending_pack(const struct sl_query *query, const struct sl_result *result
 int sl_ending_unpack(struct sl_span bytes, struct sl_ending *ret)
 {
     struct sl_ending ending = {0};
-    struct sl_span *fields[ENDING_FIELDS] = {&ending.id,          &ending.tenant,
-                                             &ending.traceparent, &ending.reply_topic,
-                                             &ending.event,       &ending.result};
+    struct sl_span *fields[ENDING_FIELDS] = {
+        &ending.id,          &ending.key,   &ending.tenant, &ending.traceparent,
+        &ending.reply_topic, &ending.event, &ending.result};
     if (bytes.len < 6) {
         return -SL_EBADMSG;
     }
@@ -299,6 +302,7 @@ size_t sl_ending_records(const struct sl_ending *ending, const char *results_top
         out[count++].value = ending->event;
     }
     out[count] = record;
+    out[count].key = ending->key.len > 0 ? ending->key : ending->id;
     out[count].topic = results_topic;
     out[count++].value = ending->result;
     return count;

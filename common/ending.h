@@ -8,7 +8,7 @@
 #include "common/codec.h"
 #include "common/kafka.h"
 
-enum { SL_ROUTE_HEADERS = 8 };
+enum { SL_ROUTE_HEADERS = 9 };
 
 /* Headers of one record; borrows the query's spans, owns the rest. */
 struct sl_route {
@@ -35,8 +35,8 @@ int sl_route_tenant(const struct sl_record *record, struct sl_arena *arena, stru
 bool sl_route_json(const struct sl_record *record); /* content-type says application/json. */
 
 struct sl_ending {
-    struct sl_span id, tenant, traceparent;
-    struct sl_span reply_topic; /* Empty: no event. */
+    struct sl_span id, key, tenant, traceparent; /* key: the result's; empty: the id. */
+    struct sl_span reply_topic;                  /* Empty: no event. */
     int32_t reply_partition;
     bool json;
     struct sl_span event, result; /* Encoded. */

@@ -106,6 +106,7 @@ static void begin_query(struct sl_job *job)
     int64_t now = sl_coord_now_ms(job->worker->coord);
     bool dated = record->timestamp_ms > 0 && record->timestamp_ms <= now;
     query->json = sl_route_json(record);
+    query->key = sl_span_equal(record->key, query->id) ? SL_SPAN("") : record->key;
     query->accepted_ms = dated ? record->timestamp_ms : now;
     query->source_topic = sl_span_of(record->topic);
     query->source_partition = record->partition;

@@ -126,6 +126,16 @@ class Answers(unittest.TestCase):
         self.assertEqual((body["outcome"], body["answer"]), ("done", text_of(question)))
         self.assertEqual(body["source"]["topic"], self.cluster.topic("queries"))
 
+    def test_a_result_has_the_key_of_its_job(self):
+        job = json.dumps({"query": "Question 6: whose key?"}).encode()
+        self.cluster.produce("queries", job, key="user-7",
+                             headers=("content-type=application/json", "sluice-id=keyed-1"))
+
+        def result():
+            return [r for r in self.cluster.consume("results")
+                    if r["headers"].get("sluice-id") == "keyed-1"]
+        self.assertEqual(wait_until(result, 20, "a result")[0]["key"], "user-7")
+
     def test_bad_kafka_jobs_get_a_result_or_a_dead_letter(self):
         self.cluster.produce("queries", b'{"query":"x","bad":1}', key="k-bad",
                              headers=("content-type=application/json", "sluice-id=k-bad"))

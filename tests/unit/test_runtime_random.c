@@ -99,7 +99,7 @@ static void on_ack(const struct fake_sent *sent)
     if (strcmp(sent->topic, "sluice.retrieve") == 0) {
         know(sent->key)->forwarded = true;
     } else if (strcmp(sent->topic, "sluice.results") == 0) {
-        know(sent->key)->resulted = true;
+        know(sent->id)->resulted = true;
     } else if (strstr(sent->topic, ".dlq") != NULL) {
         know(sent->key)->buried = true;
     }

@@ -207,6 +207,8 @@ int sl_producer_send(struct sl_producer *producer, const struct sl_outgoing *out
             copy_text(sent->error, sizeof(sent->error), header->value);
         } else if (sl_span_is(header->name, "content-type")) {
             copy_text(sent->type, sizeof(sent->type), header->value);
+        } else if (sl_span_is(header->name, "sluice-id")) {
+            copy_text(sent->id, sizeof(sent->id), header->value);
         }
     }
     sents[sent_count++] = sent;

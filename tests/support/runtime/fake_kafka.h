@@ -21,6 +21,7 @@ struct fake_sent {
     struct sl_buf value; /* Terminated beyond its length. */
     char error[64];      /* Header __connect.errors.exception.class.name. */
     char type[40];       /* Header content-type. */
+    char id[80];         /* Header sluice-id. */
     sl_delivery_cb *cb;
     void *ctx;
 };
