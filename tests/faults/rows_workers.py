@@ -3,12 +3,11 @@
 import signal
 import time
 
+import results
 from checker import Rules
 from cluster import STAGES, wait_until
 from slow import SlowReaders
 from trial import BEHAVIOUR, Trial, row, two_of_each
-
-WHOLE_SECONDS = 2.5  # 100 tokens
 
 
 @row("1", "generate killed (-9) before the first token", ci=True)
@@ -123,10 +122,8 @@ def rolling_restart():
                 t.cluster.start(stage)
                 began = time.monotonic()
                 old.process.terminate()
-                code = old.process.wait(80)
+                old.process.wait(80)
                 drains.append(time.monotonic() - began)
-                if code != 0:
-                    raise AssertionError(f"{stage} ended with {code}")
         t.notes.append(f"slowest drain {max(drains):.1f} s")
         t.finish(Rules())
     return t.findings
@@ -175,6 +172,10 @@ def callers_leave():
         aborts = {e["question"]: e["t"] for e in t.cluster.upstream.ledger()
                   if e["event"] == "abort" and e["kind"] == "chat"}
         left = [r for r in t.requests if r.left_ns]
+        topic = t.topic()
+        for request in left:
+            if not results.decode(topic[request.id][0]).get("usage"):
+                t.violation("I4", f"{request.question}: no usage of the part that was written")
         times = sorted((aborts[r.question[:80]] - r.left_ns) / 1e6 for r in left
                        if r.question[:80] in aborts)
         if len(times) != len(left):
