@@ -1,4 +1,4 @@
-"""Rows 13, 14 and 22 to 24: a broker and a Redis that die, hang, or forget."""
+"""Rows 13, 14 and 22 to 26: a broker and a Redis that die, hang, forget, or are full."""
 
 import signal
 import time
@@ -88,3 +88,23 @@ def redis_hangs():
 @row("24-lease", "Redis stopped (SIGSTOP) for 20 s, longer than a lease")
 def redis_hangs_long():
     return hangs_for(20, Rules())
+
+
+@row("26", "Redis full (maxmemory 1 MB) for 8 s")
+def redis_full():
+    with OwnRedis() as redis, Trial(two_of_each(), limits=LIMIT) as t:
+        t.load(120, "--concurrency", 24)
+        time.sleep(4)
+        t.fault()
+        redis.cli("CONFIG", "SET", "maxmemory", "1mb")
+        time.sleep(8)
+        redis.cli("CONFIG", "SET", "maxmemory", "0")
+        t.heal()
+        t.finish(Rules())
+        if "errorstat_OOM" not in redis.cli("INFO", "errorstats"):
+            raise AssertionError("Redis was never full")
+        evicted = redis.cli("INFO", "stats").partition("evicted_keys:")[2].split()[0]
+        if evicted != "0":
+            t.violation("I3", f"{evicted} keys were evicted")
+        t.notes.append(f"at most {t.findings.peaks['chat']} at a limit of 8")
+    return t.findings

@@ -139,6 +139,13 @@ class Trial:
         status = json.loads(self.cluster.sluice("status", "--json", check=False).stdout)
         return {t["topic"].split(".", 1)[1]: t["lag"] for t in status["topics"] if t["lag"]}
 
+    def permits(self):
+        """Leases that Redis holds now."""
+        seconds, micros = self.cluster.redis("TIME").split()
+        now = int(seconds) * 1000 + int(micros) // 1000
+        keys = self.cluster.redis("KEYS", f"{self.cluster.prefix}:permits:*").split()
+        return sum(int(self.cluster.redis("ZCOUNT", key, str(now), "+inf")) for key in keys)
+
     def finish(self, rules):
         """Waits until all is quiet, then judges."""
         self.wait_load()
@@ -146,6 +153,7 @@ class Trial:
         self._until(lambda: accepted <= self.topic().keys())
         lag = self._until(lambda: not self.lag())
         self._until(lambda: not any(self.in_flight(kind) for kind in checker.KINDS))
+        returned = self._until(lambda: not self.permits())
         rules.limits = {name.lower(): n for name, n in self.limits.items()} | rules.limits
         events, topic = self.cluster.upstream.ledger(), self.topic()
         self._keep(events, topic)
@@ -154,6 +162,8 @@ class Trial:
         self.findings.notes = self.notes
         if not lag:
             self.findings.add("I5", f"the lag does not return to 0: {self.lag()}")
+        if not returned:
+            self.findings.add("I3", f"{self.permits()} permits do not come back")
         self._rules = rules
 
     def violation(self, invariant, text):
