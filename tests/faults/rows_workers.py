@@ -21,6 +21,11 @@ def generate_killed_early():
         t.cluster.kill(victim)
         t.notes.append(f"{held:.0f} jobs held")
         t.finish(Rules(chat_calls=2))
+        again = [e["t"] for e in t.cluster.upstream.ledger() if e["event"] == "begin"
+                 and e["kind"] == "chat" and e["t"] > t.fault_ns]
+        if again:
+            t.notes.append(f"begun again after {(min(again) - t.fault_ns) / 1e9:.1f} to "
+                           f"{(max(again) - t.fault_ns) / 1e9:.1f} s")
     return t.findings
 
 

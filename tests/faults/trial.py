@@ -37,6 +37,9 @@ QUIET_SECONDS = 40
 # The rows by their numbers in the fault matrix: {number: (what is injected, function, in CI)}.
 ROWS = {}
 
+# Of the random schedule.
+OPTIONS = {"seed": 1, "seconds": 60}
+
 
 def row(number, injected, ci=False):
     def keep(function):
