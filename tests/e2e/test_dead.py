@@ -65,7 +65,8 @@ class Dead(unittest.TestCase):
         self.assertEqual(set(again["headers"]), {"content-type", "sluice-id", "sluice-tenant",
                                                  "traceparent", "sluice-attempt"})
         result = wait_until(lambda: next((json.loads(r["payload"]) for r in cluster.consume("results")
-                                          if r["key"] == new_id), None), 30, "its result")
+                                          if r["headers"].get("sluice-id") == new_id), None),
+                            30, "its result")
         self.assertEqual((result["outcome"], result["query"]), ("done", "sent again?"))
 
     def test_what_never_can_be_processed_goes_round_until_the_cap(self):
