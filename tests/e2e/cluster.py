@@ -133,6 +133,7 @@ class Worker:
 class Cluster:
     """`with Cluster() as c:` ... c.url is the gateway, c.upstream the scripted models and stores."""
 
+    keep = False  # The directory with the logs also when all went well.
     _count = 0
 
     def __init__(self, gateway=True, ingest=False, workers=None, stages=STAGES, fresh_redis=False,
@@ -202,6 +203,8 @@ class Cluster:
         if problems or kind is not None:
             for worker in self.workers:
                 print(f"--- {worker.log_path}\n{worker.log()[-3000:]}", file=sys.stderr)
+        elif not self.keep:
+            atexit.register(shutil.rmtree, self.directory, ignore_errors=True)
         if problems and kind is None:
             raise AssertionError("\n".join(problems))
 

@@ -80,6 +80,7 @@ class Trial:
         settings = {f"SLUICE_{name}_LIMIT": n for name, n in self.limits.items()}
         settings |= {"SLUICE_EMBED_QUERY_LIMIT": self.limits["EMBED"], "SLUICE_LOG_LEVEL": "info"}
         self.cluster = Cluster(workers=workers, **(settings | environment))
+        self.cluster.keep = True  # Removed below, when no invariant broke.
         self._behaviour = BEHAVIOUR | (behaviour or {})
         self._loads = []
         self.requests = []
