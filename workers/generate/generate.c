@@ -28,14 +28,9 @@
 
 #include <assert.h>
 #include <stdio.h>
-#include <stdlib.h>
 
 enum { REQUEST_MAX = 64 << 20, EVENT_MAX = 1 << 20, ANSWER_MAX = 4 << 20, FINISH_MAX = 32 };
 enum { CHARS_PER_TOKEN = 4 };
-
-struct stage {
-    struct sl_upstream *upstream;
-};
 
 struct state {
     struct sl_upstream_call *call;
@@ -321,7 +316,7 @@ static void start(struct sl_job *job)
 {
     static const struct sl_upstream_callbacks callbacks = {
         .on_data = on_data, .on_retry = on_retry, .on_end = on_end};
-    struct stage *stage = sl_worker_stage(sl_job_worker(job));
+    struct sl_upstream *upstream = sl_worker_stage(sl_job_worker(job));
     struct state *state = sl_job_state(job);
     struct sl_buf body;
     forget_attempt(job);
@@ -338,7 +333,7 @@ static void start(struct sl_job *job)
         .ctx = job,
     };
     int rv = sl_buf_error(&body);
-    rv = rv != 0 ? rv : sl_upstream_start(stage->upstream, &request, &state->call);
+    rv = rv != 0 ? rv : sl_upstream_start(upstream, &request, &state->call);
     sl_buf_fini(&body);
     if (rv != 0) {
         fail(job, SL_QERR_INTERNAL, sl_error_text(rv));
@@ -359,25 +354,22 @@ static void cancel(struct sl_job *job)
 
 /* --- the stage --- */
 
+/* What the stage keeps is its upstream. */
 static int init(struct sl_worker *worker, void **ret, char *why, size_t why_size)
 {
-    struct stage *stage = calloc(1, sizeof(*stage));
+    struct sl_upstream *upstream = NULL;
     (void)why;
     (void)why_size;
-    if (stage == NULL) {
-        return -SL_ENOMEM;
-    }
-    *ret = stage;
-    return sl_upstream_create(sl_worker_loop(worker), sl_worker_http(worker),
-                              sl_worker_coord(worker), sl_worker_metrics(worker), "CHAT", &config,
-                              &stage->upstream);
+    int rv =
+        sl_upstream_create(sl_worker_loop(worker), sl_worker_http(worker), sl_worker_coord(worker),
+                           sl_worker_metrics(worker), "CHAT", &config, &upstream);
+    *ret = upstream;
+    return rv;
 }
 
 static void fini(void *stage_state)
 {
-    struct stage *stage = stage_state;
-    sl_upstream_destroy(stage->upstream);
-    free(stage);
+    sl_upstream_destroy(stage_state);
 }
 
 static size_t limits(struct sl_limit ret[SL_STAGE_LIMITS])

@@ -18,10 +18,6 @@
 
 enum { REQUEST_MAX = 8 << 20, RESPONSE_MAX = 1 << 20 };
 
-struct stage {
-    struct sl_upstream *upstream;
-};
-
 struct state {
     struct sl_upstream_call *call;
 };
@@ -158,7 +154,7 @@ static void start(struct sl_job *job)
 {
     static const struct sl_upstream_callbacks callbacks = {.on_end = on_end};
     const struct sl_query *query = sl_job_query(job);
-    struct stage *stage = sl_worker_stage(sl_job_worker(job));
+    struct sl_upstream *upstream = sl_worker_stage(sl_job_worker(job));
     struct state *state = sl_job_state(job);
     struct sl_buf body;
     if (query->hits_len == 0) { /* Nothing was found: the answer will say so. */
@@ -178,7 +174,7 @@ static void start(struct sl_job *job)
         .ctx = job,
     };
     int rv = sl_buf_error(&body);
-    rv = rv != 0 ? rv : sl_upstream_start(stage->upstream, &request, &state->call);
+    rv = rv != 0 ? rv : sl_upstream_start(upstream, &request, &state->call);
     sl_buf_fini(&body);
     if (rv != 0) {
         keep_fused_order(job, sl_error_text(rv));
@@ -196,25 +192,22 @@ static void cancel(struct sl_job *job)
 
 /* --- the stage --- */
 
+/* What the stage keeps is its upstream. */
 static int init(struct sl_worker *worker, void **ret, char *why, size_t why_size)
 {
-    struct stage *stage = calloc(1, sizeof(*stage));
+    struct sl_upstream *upstream = NULL;
     (void)why;
     (void)why_size;
-    if (stage == NULL) {
-        return -SL_ENOMEM;
-    }
-    *ret = stage;
-    return sl_upstream_create(sl_worker_loop(worker), sl_worker_http(worker),
-                              sl_worker_coord(worker), sl_worker_metrics(worker), "RERANK", &config,
-                              &stage->upstream);
+    int rv =
+        sl_upstream_create(sl_worker_loop(worker), sl_worker_http(worker), sl_worker_coord(worker),
+                           sl_worker_metrics(worker), "RERANK", &config, &upstream);
+    *ret = upstream;
+    return rv;
 }
 
 static void fini(void *stage_state)
 {
-    struct stage *stage = stage_state;
-    sl_upstream_destroy(stage->upstream);
-    free(stage);
+    sl_upstream_destroy(stage_state);
 }
 
 static size_t limits(struct sl_limit ret[SL_STAGE_LIMITS])
