@@ -1,6 +1,6 @@
 /*
- * Observing heartbeats. Each owner that holds somebody up has an entry; a look with another
- * heartbeat than the entry's, or with one that is not old yet, starts it over. The proof is
+ * Observing heartbeats. Each owner that is silent, or holds somebody up, has an entry; a look with
+ * another heartbeat than the entry's, or with one that is not old yet, starts it over. The proof is
  * repeated at each look rather than kept, so that an owner that beats again is alive again at once.
  */
 #include "common/coord_observer.h"

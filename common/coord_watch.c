@@ -1,6 +1,11 @@
 /*
- * Once a second: the heartbeat, and a look at what is parked here because other owners hold it. One
- * script does both; more than 256 parked jobs take several, one after another.
+ * Once a second: the heartbeat, a look at all owners that have fallen silent, and one at what is
+ * parked here because other owners hold it. One script does it all; more than 256 parked jobs take
+ * several, one after another.
+ *
+ * Silent owners are watched whether they hold anything up here or not: the jobs of a worker that
+ * was killed come here when its consumer group has noticed, ten seconds later, and by then most of
+ * the proof that it is dead has been gathered.
  *
  * A parked job is tried again when nobody holds it any more, or when its holder is dead (see
  * coord_observer.h); the admission then carries that owner's name, and the script that admits it
@@ -123,9 +128,20 @@ static void judge(struct sl_coord *coord, struct sl_admission *admission, struct
     }
 }
 
+static void look_at_silent(struct sl_coord *coord, const struct redisReply *silent)
+{
+    for (size_t i = 0; i + 1 < sl_reply_len(silent); i += 2) {
+        (void)sl_observer_look(&coord->observer, sl_reply_span(sl_reply_at(silent, i)),
+                               sl_reply_int(sl_reply_at(silent, i + 1)));
+    }
+}
+
 void coord_on_beaten(struct sl_coord *coord, int err, const struct redisReply *reply)
 {
     size_t count = coord->look_count;
+    if (err == 0) {
+        look_at_silent(coord, sl_reply_at(reply, 2));
+    }
     for (size_t i = 0; i < count; i++) {
         struct sl_admission *admission = coord->looked[i];
         if (admission == NULL) {
@@ -133,8 +149,8 @@ void coord_on_beaten(struct sl_coord *coord, int err, const struct redisReply *r
         }
         admission->look_slot = 0;
         if (err == 0) {
-            judge(coord, admission, sl_reply_span(sl_reply_at(reply, 2 + 2 * i)),
-                  sl_reply_int(sl_reply_at(reply, 3 + 2 * i)));
+            judge(coord, admission, sl_reply_span(sl_reply_at(reply, 3 + 2 * i)),
+                  sl_reply_int(sl_reply_at(reply, 4 + 2 * i)));
         }
     }
     coord->look_count = 0;

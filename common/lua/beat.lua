@@ -1,15 +1,24 @@
--- The heartbeat of a process, and its look at the work that is parked here because others have it.
+-- The heartbeat of a process, its look at the owners that are silent, and at the work that is parked here
+-- because others have it.
 --
 -- KEYS[1]  the prefix
--- ARGV     after the prelude's: ms that the heartbeat is kept; number of parked jobs, each: kind, id,
---          stage
--- Answer   after the prelude's, for each job two values: the owner that holds it up ('' nobody: it can be
---          admitted again) and that owner's heartbeat in ms (0: none).
+-- ARGV     after the prelude's: ms that heartbeats are kept; number of parked jobs, each: kind, id, stage
+-- Answer   after the prelude's, an array of owners that have been silent for 6 units, the last to fall
+--          silent first, each followed by its heartbeat in ms; then for each job two values: the owner
+--          that holds it up ('' nobody: it can be admitted again) and that owner's heartbeat (0: none).
 --
 -- Why the process judges and not this script: an owner is dead only if one observer saw its heartbeat
--- stand still for long enough while Redis answered without a gap.
+-- stand still for long enough while Redis answered without a gap. Why all that are silent and not only
+-- those who hold something up here: the work of a dead owner comes here when its group has noticed, and
+-- by then the observer should know.
 
-redis.call('SET', prefix .. ':owner:' .. me, now, 'PX', arg())
+local SILENT_MAX = 64 -- Whoever died before these was seen by every observer that runs for long enough.
+local owners, kept = prefix .. ':owners', num()
+redis.call('ZADD', owners, now, me)
+redis.call('ZREMRANGEBYSCORE', owners, '-inf', string.format('(%.0f', now - kept))
+redis.call('PEXPIRE', owners, string.format('%.0f', kept))
+local silent = redis.call('ZREVRANGEBYSCORE', owners, string.format('(%.0f', now - ttl * 6 / 15), '-inf',
+  'WITHSCORES', 'LIMIT', 0, SILENT_MAX)
 
 local function who_holds(kind, id, stage)
   local h = redis.call('HMGET', work_key(kind, id), stage, '.end_owner', '.end_acked')
@@ -20,7 +29,7 @@ local function who_holds(kind, id, stage)
   return is_running(state) and owner or nil
 end
 
-local answer = {now, quarantine}
+local answer = {now, quarantine, silent}
 local heartbeats = {}
 for _ = 1, num() do
   local owner = who_holds(arg(), arg(), arg())

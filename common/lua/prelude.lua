@@ -90,5 +90,5 @@ local function tell_watchers(key, id)
 end
 
 local function heartbeat_of(owner)
-  return tonumber(redis.call('GET', prefix .. ':owner:' .. owner)) or 0
+  return tonumber(redis.call('ZSCORE', prefix .. ':owners', owner)) or 0
 end

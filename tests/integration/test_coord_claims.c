@@ -131,6 +131,44 @@ TEST(three_deaths_wear_a_job_out)
     cluster_stop(&cluster);
 }
 
+TEST(a_death_is_observed_before_anything_of_the_dead_owner_arrives)
+{
+    struct test_job mine, arrived;
+    start();
+    admit(&mine, a, "q1", SL_VERDICT_GRANTED);
+    cluster_crash(&cluster, a);
+    cluster_run(&cluster, 13 * TTL_MS / 15); /* Nothing of a's is parked anywhere. */
+    admit(&arrived, b, "q1", SL_VERDICT_GRANTED);
+    CHECK_INT(arrived.retries, 0);
+    CHECK_INT(arrived.admission.attempt, 2);
+    cluster_stop(&cluster);
+}
+
+TEST(the_latest_deaths_are_observed_among_hundreds)
+{
+    struct test_job arrived;
+    start();
+    long long now = sl_coord_now_ms(b);
+    for (int i = 0; i < 300; i++) { /* An earlier loss of a whole rack. */
+        cluster_say(&cluster, "ZADD t:owners %lld old%d", now - 30000 - i, i);
+    }
+    cluster_say(&cluster, "ZADD t:owners %lld last", now);
+    cluster_say(&cluster, "HSET t:query:q1 test \"s last 1 1700000000000000\"");
+    cluster_run(&cluster, 13 * TTL_MS / 15);
+    admit(&arrived, b, "q1", SL_VERDICT_GRANTED);
+    CHECK_INT(arrived.retries, 0);
+    cluster_stop(&cluster);
+}
+
+TEST(heartbeats_of_those_long_dead_are_forgotten)
+{
+    start();
+    long long now = sl_coord_now_ms(b);
+    cluster_say(&cluster, "ZADD t:owners %lld old %lld older", now - 60500, now - 61000);
+    UNTIL(&cluster, atoll(cluster_say(&cluster, "ZCARD t:owners")) == 2); /* a and b. */
+    cluster_stop(&cluster);
+}
+
 TEST(nothing_is_taken_over_in_the_quarantine)
 {
     struct test_job parked;
@@ -293,7 +331,7 @@ TEST(everything_of_a_query_has_an_end_in_redis)
             count++;
         }
     }
-    CHECK_INT(count, 6); /* Epoch, two owners, two queries, one limit's leases. */
+    CHECK_INT(count, 5); /* Epoch, owners, two queries, one limit's leases. */
     cluster_stop(&cluster);
 }
 
@@ -311,6 +349,12 @@ int main(int argc, char **argv)
         {"what_is_given_back_after_it_was_shown_is_told_as_that",
          what_is_given_back_after_it_was_shown_is_told_as_that},
         {"three_deaths_wear_a_job_out", three_deaths_wear_a_job_out},
+        {"a_death_is_observed_before_anything_of_the_dead_owner_arrives",
+         a_death_is_observed_before_anything_of_the_dead_owner_arrives},
+        {"the_latest_deaths_are_observed_among_hundreds",
+         the_latest_deaths_are_observed_among_hundreds},
+        {"heartbeats_of_those_long_dead_are_forgotten",
+         heartbeats_of_those_long_dead_are_forgotten},
         {"nothing_is_taken_over_in_the_quarantine", nothing_is_taken_over_in_the_quarantine},
         {"a_redis_that_paused_does_not_look_like_an_owner_that_died",
          a_redis_that_paused_does_not_look_like_an_owner_that_died},
