@@ -26,20 +26,22 @@ struct sl_attachment {
     struct sl_span id;
     struct sl_place place;
     /* The coord's. */
-    bool cancelled; /* Told again in the quarantine, as the rest is. */
+    bool cancelled;   /* Told again in the quarantine, as the rest is. */
+    bool told;        /* Redis has all of this, or an op is on its way. */
+    uint64_t renewal; /* The last that carried it. */
     struct sl_list node;
 };
 
-/* Joins the query's gateways, and notes its place where none is noted yet. Not awaited: sent in
- * this turn, and again in each renewal of a quarantine until detached, so that a Redis that lost
- * its state knows it again. Returns -SL_ENOMEM, or -SL_EAGAIN when 10,000 such requests wait: it is
- * attached nevertheless, and told at the next quarantine. */
-int sl_attach(struct sl_coord *coord, struct sl_attachment *attachment) SL_CHECKED;
+/* Joins the query's gateways, and notes its place where none is noted yet. Never fails, and is not
+ * awaited: sent in this turn (if 10,000 requests wait: within 4 s), and again in each renewal of a
+ * quarantine until detached, so that a Redis that lost its state knows it again, also that the
+ * query was cancelled. The attachment is zero but for what the owner set, or was detached. */
+void sl_attach(struct sl_coord *coord, struct sl_attachment *attachment);
 /* The query has ended or is not this gateway's any more: nothing is said to Redis. */
 void sl_detach(struct sl_coord *coord, struct sl_attachment *attachment);
 /* The last caller here has gone for good (after his grace): detaches, leaves the query's gateways,
- * and if no other is left cancels the query, unless its policy is to continue. Best effort: what
- * Redis does not hear within 10 s is left to the orphans' rule. */
+ * and if no other is left cancels the query, unless its policy is to continue. Best effort: tried
+ * until the query's deadline. */
 void sl_detach_leave(struct sl_coord *coord, struct sl_attachment *attachment);
 
 /* What Redis knows of a query. */
@@ -55,9 +57,10 @@ struct sl_query_state {
     const char *outcome; /* Ended: "done", "failed", "cancelled", "expired"; else "". */
     const char *stage;   /* Not ended: the last stage that took it up; "" queued. */
 };
-/* Asks Redis; cb's state is borrowed. err: 0, or -SL_ECONN when Redis did not answer within 5 s.
- * Returns -SL_ENOMEM or -SL_EAGAIN: then cb does not come. It comes inside sl_coord_destroy at the
- * latest. */
+/* Asks Redis; id is copied, cb's state is borrowed. err: 0, or -SL_ECONN when Redis did not answer
+ * for 5 s. In a quarantine a query that is not known is asked about for as long, since its gateways
+ * tell of it again. Returns -SL_ENOMEM, or -SL_EAGAIN when 10,000 are asked about: then cb does not
+ * come. It comes inside sl_coord_destroy at the latest. */
 typedef void sl_query_state_cb(void *ctx, int err, const struct sl_query_state *state);
 int sl_query_look(struct sl_coord *coord, struct sl_span id, sl_query_state_cb *cb,
                   void *ctx) SL_CHECKED;

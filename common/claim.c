@@ -18,6 +18,7 @@
 #include <stdlib.h>
 
 enum { TRY_MS = 60000 }; /* An ending, and word that it is out. */
+enum { CANCEL_UNITS = 10 };
 
 void sl_admit(struct sl_coord *coord, struct sl_admission *admission)
 {
@@ -117,33 +118,11 @@ void sl_claim_give_back(struct sl_coord *coord, struct sl_admission *admission)
     coord_give_back(coord, take_op(coord, admission), fence);
 }
 
-/* An op that names a query, for who can be told that it is not to be had. */
-static int new_op(struct sl_coord *coord, struct sl_span id, const char *stage,
-                  struct sl_span bytes, struct sl_op **ret)
-{
-    if (coord->op_count >= COORD_OPS_MAX) {
-        return -SL_EAGAIN;
-    }
-    struct sl_op *op = coord_op_new(coord);
-    if (op == NULL) {
-        return -SL_ENOMEM;
-    }
-    int err = coord_op_name(op, id, stage);
-    sl_buf_append_span(&op->bytes, bytes);
-    err = err != 0 ? err : sl_buf_error(&op->bytes);
-    if (err != 0) {
-        coord_op_free(coord, op);
-        return err;
-    }
-    *ret = op;
-    return 0;
-}
-
 int sl_claim_end(struct sl_coord *coord, struct sl_span id, const char *stage, uint64_t fence,
                  struct sl_span ending, void (*cb)(void *ctx, int err), void *ctx)
 {
     struct sl_op *op;
-    int err = new_op(coord, id, stage != NULL ? stage : "", ending, &op);
+    int err = coord_op_about(coord, id, stage != NULL ? stage : "", ending, &op);
     if (err != 0) {
         return err;
     }
@@ -158,7 +137,7 @@ int sl_claim_stream(struct sl_coord *coord, struct sl_admission *admission,
                     void (*cb)(void *ctx, int err), void *ctx)
 {
     struct sl_op *op;
-    int err = new_op(coord, admission->id, admission->stage, (struct sl_span){0}, &op);
+    int err = coord_op_about(coord, admission->id, admission->stage, (struct sl_span){0}, &op);
     if (err != 0) {
         return err;
     }
@@ -175,7 +154,7 @@ int sl_claim_stream(struct sl_coord *coord, struct sl_admission *admission,
 void sl_claim_ended(struct sl_coord *coord, struct sl_span id)
 {
     struct sl_op *op;
-    if (new_op(coord, id, "", (struct sl_span){0}, &op) == 0) {
+    if (coord_op_about(coord, id, "", (struct sl_span){0}, &op) == 0) {
         coord_op_queue(coord, op, OP_ENDED, TRY_MS);
     }
 }
@@ -184,12 +163,13 @@ int sl_coord_cancel(struct sl_coord *coord, struct sl_span query_id, void (*cb)(
                     void *ctx)
 {
     struct sl_op *op;
-    int err = new_op(coord, query_id, "", (struct sl_span){0}, &op);
+    int err = coord_op_about(coord, query_id, "", (struct sl_span){0}, &op);
     if (err != 0) {
         return err;
     }
+    coord_attach_cancelled(coord, query_id, true);
     op->cb = cb;
     op->ctx = ctx;
-    coord_op_queue(coord, op, OP_CANCEL, 10000);
+    coord_op_queue(coord, op, OP_CANCEL, CANCEL_UNITS * (uint64_t)coord->unit_ms);
     return 0;
 }

@@ -6,6 +6,7 @@
  *   coord_settle.c  what is given back, done, ended, cancelled                     (settle.lua)
  *   coord_renew.c   leases: kept, or lost in time                                  (renew.lua)
  *   coord_watch.c   the heartbeat, and what is parked                              (beat.lua)
+ *   attach.c        what has readers here, and what Redis knows of a query         (look.lua)
  *
  * What it costs: in the steady state a job takes three round trips: one to be admitted with its
  * permits, one to give a permit back, one to mark its claim; jobs of one turn of the loop share
@@ -112,6 +113,7 @@ static void on_cancel(struct sl_coord *coord, struct sl_span id)
             admission->cancel_seen = true;
         }
     }
+    coord_attach_cancelled(coord, id, false);
     coord_ask_about(coord, id);
     coord_tell_cancelled(coord);
 }
@@ -203,6 +205,7 @@ static int make_scripts(struct sl_coord *coord)
         {&coord->settle, sl_lua_settle, coord_on_settled},
         {&coord->renew, sl_lua_renew, coord_on_renewed},
         {&coord->beat, sl_lua_beat, coord_on_beaten},
+        {&coord->look_at_query, sl_lua_look, NULL},
     };
     int err = 0;
     for (size_t i = 0; i < sizeof(scripts) / sizeof(scripts[0]); i++) {
@@ -259,6 +262,8 @@ static void init(struct sl_coord *coord, struct sl_loop *loop, const struct sl_c
     sl_list_init(&coord->held);
     sl_list_init(&coord->granted);
     sl_list_init(&coord->parked);
+    sl_list_init(&coord->attached);
+    sl_list_init(&coord->questions);
     sl_list_init(&coord->releases);
     sl_list_init(&coord->ops);
     sl_list_init(&coord->sent);
@@ -303,6 +308,7 @@ void sl_coord_destroy(struct sl_coord *coord)
     }
     coord->closing = true;
     sl_redis_destroy(coord->redis);
+    coord_question_end_all(coord);
     sl_task_cancel(&coord->ask_task);
     sl_task_cancel(&coord->settle_task);
     sl_timer_stop(coord->loop, &coord->line_timer);
@@ -315,6 +321,7 @@ void sl_coord_destroy(struct sl_coord *coord)
     coord_script_fini(&coord->settle);
     coord_script_fini(&coord->renew);
     coord_script_fini(&coord->beat);
+    coord_script_fini(&coord->look_at_query);
     coord_args_fini(&coord->args);
     free(coord->prefix);
     free(coord);

@@ -41,8 +41,9 @@ struct sl_coord_config {
 
 int sl_coord_create(struct sl_loop *loop, const struct sl_coord_config *config,
                     struct sl_coord **ret, char *why, size_t why_size) SL_CHECKED;
-/* Every admission and permit must be settled or withdrawn before. What Redis has not acknowledged
- * is forgotten (see sl_coord_idle), callbacks that are due do not come. Takes NULL. */
+/* Every admission and permit must be settled or withdrawn before, every attachment detached. What
+ * Redis has not acknowledged is forgotten (see sl_coord_idle), callbacks that are due do not come.
+ * Takes NULL. */
 void sl_coord_destroy(struct sl_coord *coord);
 /* Nothing that was settled, released or cancelled here is still on its way to Redis. */
 bool sl_coord_idle(const struct sl_coord *coord);
@@ -66,8 +67,9 @@ struct sl_redis *sl_coord_redis(const struct sl_coord *coord);
 uint64_t sl_coord_result_ttl_ms(const struct sl_coord *coord); /* As configured. */
 
 /* Cancels a query: notes it in Redis and tells every process. Also without any claim. cb (may be
- * NULL): 0 when Redis has it; tried for 10 s, then -SL_ECONN. Returns -SL_ENOMEM, or -SL_EAGAIN
- * when 10,000 such requests wait. */
+ * NULL): 0 when Redis has it; tried for 10 s, then -SL_ECONN. That of a query that is attached here
+ * (attach.h) is told later all the same. Returns -SL_ENOMEM, or -SL_EAGAIN when 10,000 such
+ * requests wait. */
 int sl_coord_cancel(struct sl_coord *coord, struct sl_span query_id, void (*cb)(void *ctx, int err),
                     void *ctx) SL_CHECKED;
 

@@ -69,15 +69,28 @@ void coord_args_text(struct sl_coord *coord, const char *text)
     coord_args_span(coord, sl_span_of(text));
 }
 
-void coord_args_int(struct sl_coord *coord, uint64_t value)
+/* What was appended to the text from offset on. */
+static void take_text(struct coord_args *args, size_t offset)
 {
-    struct coord_args *args = &coord->args;
     if (has_room(args)) {
-        size_t offset = args->text.len;
-        sl_buf_printf(&args->text, "%" PRIu64, value);
         args->offsets[args->len] = offset;
         args->spans[args->len++] = (struct sl_span){NULL, args->text.len - offset};
     }
+}
+
+void coord_args_int(struct sl_coord *coord, uint64_t value)
+{
+    size_t offset = coord->args.text.len;
+    sl_buf_printf(&coord->args.text, "%" PRIu64, value);
+    take_text(&coord->args, offset);
+}
+
+void coord_args_place(struct sl_coord *coord, const struct sl_place *place)
+{
+    size_t offset = coord->args.text.len;
+    sl_buf_printf(&coord->args.text, "%" PRId32 " %" PRId64 " %" PRId64 " %" PRId64,
+                  place->partition, place->offset, place->deadline_ms, place->policy_ms);
+    take_text(&coord->args, offset);
 }
 
 void coord_args_work(struct sl_coord *coord, const struct sl_op *op)
@@ -153,11 +166,10 @@ static void on_reply(void *ctx, int err, const struct redisReply *reply)
     script->on_reply(coord, err, err == 0 ? reply : NULL);
 }
 
-int coord_script_run(struct coord_script *script)
+int coord_args_eval(struct sl_coord *coord, struct sl_redis_script *script, sl_redis_cb *cb,
+                    void *ctx)
 {
-    struct sl_coord *coord = script->coord;
     struct coord_args *args = &coord->args;
-    assert(!script->out);
     int err = args->err != 0 ? args->err : sl_buf_error(&args->text);
     if (err != 0) {
         return err;
@@ -167,8 +179,14 @@ int coord_script_run(struct coord_script *script)
             args->spans[i].data = args->text.data + args->offsets[i];
         }
     }
+    return sl_redis_eval(coord->redis, script, 1, args->len, args->spans, cb, ctx);
+}
+
+int coord_script_run(struct coord_script *script)
+{
+    assert(!script->out);
     script->sent_ms = sl_clock_now_ms();
-    err = sl_redis_eval(coord->redis, &script->script, 1, args->len, args->spans, on_reply, script);
+    int err = coord_args_eval(script->coord, &script->script, on_reply, script);
     script->out = err == 0;
     return err;
 }

@@ -1,14 +1,17 @@
 /*
  * The coordination's own view of itself, shared by coord.c (link, clock, messages), coord_args.c
  * (how a script is called), coord_admit.c (the line and its round trips), coord_settle.c (what is
- * written), coord_renew.c (leases), coord_watch.c (heartbeat, parked jobs), permit.c and claim.c.
+ * written), coord_renew.c (leases), coord_watch.c (heartbeat, parked jobs), permit.c, claim.c and
+ * attach.c.
  */
 #ifndef SLUICE_COMMON_COORD_INTERNAL_H
 #define SLUICE_COMMON_COORD_INTERNAL_H
 
+#include "common/attach.h"
 #include "common/claim.h"
 #include "common/coord_line.h"
 #include "common/coord_observer.h"
+#include "common/coord_question.h"
 #include "common/redis.h"
 
 enum {
@@ -27,7 +30,8 @@ struct coord_args {
     int err;
 };
 
-/* A script with the prelude in front, and its one call that may be out. */
+/* A script with the prelude in front, and its one call that may be out (a question's: any number,
+ * and what is behind the text is not used). */
 struct coord_script {
     struct sl_coord *coord;
     struct sl_redis_script script;
@@ -48,6 +52,8 @@ enum op_type {
     OP_END,
     OP_ENDED,
     OP_CANCEL,
+    OP_ATTACH,
+    OP_LEAVE,
 };
 
 /* Something to be written; see common/lua/settle.lua. From a pool. */
@@ -62,7 +68,8 @@ struct sl_op {
     size_t limit;
     uint64_t serial, fence;
     uint32_t attempt;
-    uint64_t until_ms; /* This process's monotonic clock; then it is given up. */
+    struct sl_place place; /* Of who attaches or leaves. */
+    uint64_t until_ms;     /* This process's monotonic clock; then it is given up. */
     void (*cb)(void *ctx, int err);
     void *ctx;
 };
@@ -120,6 +127,12 @@ struct sl_coord {
     uint64_t renewal, round;
     bool renew_again;
 
+    /* What has readers here, and what is asked beside the line. */
+    struct sl_list attached;  /* sl_attachment */
+    struct sl_list questions; /* coord_question */
+    size_t question_count;
+    struct coord_script look_at_query;
+
     /* What is parked. */
     struct sl_list parked;                        /* sl_admission */
     uint64_t look;                                /* The round of looks. */
@@ -153,6 +166,7 @@ void coord_args_begin(struct sl_coord *coord); /* With what the prelude takes. *
 void coord_args_span(struct sl_coord *coord, struct sl_span span); /* Borrowed until the call. */
 void coord_args_text(struct sl_coord *coord, const char *text);    /* Likewise. */
 void coord_args_int(struct sl_coord *coord, uint64_t value);
+void coord_args_place(struct sl_coord *coord, const struct sl_place *place);
 void coord_args_work(struct sl_coord *coord, const struct sl_op *op); /* kind, id, stage */
 int coord_script_init(struct sl_coord *coord, struct coord_script *script, const char *text,
                       void (*on_reply)(struct sl_coord *, int,
@@ -160,6 +174,8 @@ int coord_script_init(struct sl_coord *coord, struct coord_script *script, const
 void coord_script_fini(struct coord_script *script);
 /* Runs it with the arguments gathered. 0: on_reply comes. */
 int coord_script_run(struct coord_script *script) SL_CHECKED;
+int coord_args_eval(struct sl_coord *coord, struct sl_redis_script *script, sl_redis_cb *cb,
+                    void *ctx) SL_CHECKED; /* The same, with the raw reply. */
 
 /* coord_admit.c */
 void coord_ask(struct sl_coord *coord); /* Soon, if something is due. */
@@ -171,6 +187,9 @@ void coord_leave_line(struct sl_coord *coord, struct sl_ticket *ticket);
 /* coord_settle.c */
 struct sl_op *coord_op_new(struct sl_coord *coord); /* NULL: out of memory. */
 int coord_op_name(struct sl_op *op, struct sl_span id, const char *stage) SL_CHECKED; /* Copies. */
+/* One that names a query, for who can be told that it is not to be had: -SL_ENOMEM, -SL_EAGAIN. */
+int coord_op_about(struct sl_coord *coord, struct sl_span id, const char *stage,
+                   struct sl_span bytes, struct sl_op **ret) SL_CHECKED;
 void coord_op_free(struct sl_coord *coord, struct sl_op *op); /* Takes NULL. */
 /* Takes over the op and sends it with the others of this turn. */
 void coord_op_queue(struct sl_coord *coord, struct sl_op *op, enum op_type type, uint64_t for_ms);
@@ -187,6 +206,10 @@ void coord_on_renewed(struct sl_coord *coord, int err, const struct redisReply *
 void coord_hold(struct sl_coord *coord, struct sl_permit *permit, uint64_t serial,
                 uint64_t sent_ms);
 void coord_drop(struct sl_coord *coord, struct sl_permit *permit); /* No longer held. */
+
+/* attach.c */
+/* Cancelled, by whom ever: noted for the quarantine. Here: Redis may not have it yet. */
+void coord_attach_cancelled(struct sl_coord *coord, struct sl_span id, bool here);
 
 /* coord_watch.c */
 void coord_park(struct sl_coord *coord, struct sl_admission *admission);

@@ -1,7 +1,9 @@
 /*
  * Leases. Every 4 s one round of renewals carries all permits that this process holds and all
  * claims that it runs, 256 a script, one script after another. The answer names only what is lost
- * and which queries were cancelled; everything else that the script carried is renewed.
+ * and which queries were cancelled; everything else that the script carried is renewed. In a
+ * quarantine the round also carries what has readers here, and at any time those of them of which
+ * Redis has not heard all.
  *
  * A permit's lease ends here, by this process's clock, one second before it can end on Redis: 14 s
  * after the last acknowledged script that carried it was sent. Whether the reply was lost, Redis is
@@ -141,6 +143,31 @@ static size_t put_claims(struct sl_coord *coord, size_t max, bool count_only)
     return len;
 }
 
+static size_t put_attached(struct sl_coord *coord, size_t max, bool count_only)
+{
+    bool all = sl_coord_quarantine_ms(coord) > 0;
+    size_t len = 0;
+    SL_LIST_EACH(node, &coord->attached)
+    {
+        struct sl_attachment *attachment = SL_ITEM(node, struct sl_attachment, node);
+        if (len == max) {
+            break;
+        }
+        if (attachment->renewal >= coord->round || (attachment->told && !all)) {
+            continue;
+        }
+        len++;
+        if (!count_only) {
+            attachment->renewal = coord->renewal;
+            coord_args_text(coord, "attached");
+            coord_args_span(coord, attachment->id);
+            coord_args_place(coord, &attachment->place);
+            coord_args_int(coord, attachment->cancelled ? 1 : 0);
+        }
+    }
+    return len;
+}
+
 static void end_round(struct sl_coord *coord)
 {
     coord->round = 0;
@@ -155,15 +182,17 @@ static void renew_next(struct sl_coord *coord)
 {
     size_t permits = put_permits(coord, COORD_RENEW_MAX, true);
     size_t claims = put_claims(coord, COORD_RENEW_MAX - permits, true);
-    if (!coord->linked || permits + claims == 0) {
+    size_t attached = put_attached(coord, COORD_RENEW_MAX - permits - claims, true);
+    if (!coord->linked || permits + claims + attached == 0) {
         end_round(coord);
         return;
     }
     coord->renewal += 2;
     coord_args_begin(coord);
-    coord_args_int(coord, permits + claims);
+    coord_args_int(coord, permits + claims + attached);
     put_permits(coord, permits, false);
     put_claims(coord, claims, false);
+    put_attached(coord, attached, false);
     int err = coord_script_run(&coord->renew);
     if (err != 0) {
         coord_on_renewed(coord, err, NULL);
@@ -244,6 +273,11 @@ void coord_on_renewed(struct sl_coord *coord, int err, const struct redisReply *
         if (permit->renewal == coord->renewal) {
             permit->lease_end_ms = lease_end(coord, coord->renew.sent_ms);
         }
+    }
+    SL_LIST_EACH(node, &coord->attached)
+    {
+        struct sl_attachment *attachment = SL_ITEM(node, struct sl_attachment, node);
+        attachment->told = attachment->told || attachment->renewal == coord->renewal;
     }
     for (size_t i = 0; i + 1 < sl_reply_len(told); i += 2) {
         struct sl_admission *admission =

@@ -47,6 +47,27 @@ int coord_op_name(struct sl_op *op, struct sl_span id, const char *stage)
     return sl_buf_error(&op->bytes);
 }
 
+int coord_op_about(struct sl_coord *coord, struct sl_span id, const char *stage,
+                   struct sl_span bytes, struct sl_op **ret)
+{
+    if (coord->op_count >= COORD_OPS_MAX) {
+        return -SL_EAGAIN;
+    }
+    struct sl_op *op = coord_op_new(coord);
+    if (op == NULL) {
+        return -SL_ENOMEM;
+    }
+    int err = coord_op_name(op, id, stage);
+    sl_buf_append_span(&op->bytes, bytes);
+    err = err != 0 ? err : sl_buf_error(&op->bytes);
+    if (err != 0) {
+        coord_op_free(coord, op);
+        return err;
+    }
+    *ret = op;
+    return 0;
+}
+
 void coord_op_free(struct sl_coord *coord, struct sl_op *op)
 {
     if (op == NULL) {
@@ -122,6 +143,12 @@ static void put_op(struct sl_coord *coord, const struct sl_op *op)
     case OP_CANCEL:
         coord_args_text(coord, op->type == OP_ENDED ? "ended" : "cancel");
         coord_args_span(coord, (struct sl_span){op->bytes.data, op->id_len});
+        break;
+    case OP_ATTACH:
+    case OP_LEAVE:
+        coord_args_text(coord, op->type == OP_ATTACH ? "attach" : "leave");
+        coord_args_span(coord, (struct sl_span){op->bytes.data, op->id_len});
+        coord_args_place(coord, &op->place);
         break;
     }
 }

@@ -10,6 +10,7 @@ extern const char sl_lua_admit[];   /* Claims jobs and takes permits. */
 extern const char sl_lua_settle[];  /* Gives them back, stores endings, cancels. */
 extern const char sl_lua_renew[];   /* Renews leases and claims. */
 extern const char sl_lua_beat[];    /* The heartbeat, and a look at parked jobs. */
+extern const char sl_lua_look[];    /* What is known of a query. */
 
 extern const char sl_lua_ingest_account[]; /* Documents and runs; without the prelude. */
 

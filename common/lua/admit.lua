@@ -103,8 +103,7 @@ local function claim(job, key, attempt, streamed)
   if job.kind == 'bulk' then
     keep(key, 2 * ttl)
   else
-    local left = job.deadline > 0 and math.max(0, job.deadline - now) or result_ttl
-    keep(key, math.min(left + math.min(result_ttl, 600000), result_ttl))
+    keep_running(key, job.deadline)
   end
   return last_fence
 end

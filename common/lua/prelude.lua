@@ -53,6 +53,12 @@ local function keep(key, ms)
   end
 end
 
+-- A query that has not ended: until some time after its deadline (0: none).
+local function keep_running(key, deadline)
+  local left = deadline > 0 and math.max(0, deadline - now) or result_ttl
+  keep(key, math.min(left + math.min(result_ttl, 600000), result_ttl))
+end
+
 -- A claim as text: state (s started, t streaming: something of it was shown, d done, f given back, g
 -- given back after streaming), owner, attempt, fence.
 local function read_claim(text)
@@ -87,6 +93,38 @@ local function tell_watchers(key, id)
   if redis.call('HDEL', key, '.watched') == 1 then
     redis.call('PUBLISH', prefix .. ':hint', 'claim ' .. id)
   end
+end
+
+-- A query that has readers: where its events are (first come, first served), and who reads them.
+-- Everyone who attaches again moves to the end; of more than 16 the first is forgotten.
+local GATEWAYS_MAX = 16
+
+local function without_me(gateways)
+  local others = {}
+  for gateway in string.gmatch(gateways or '', '%S+') do
+    if gateway ~= me then
+      table.insert(others, gateway)
+    end
+  end
+  return others
+end
+
+local function attach(key, place)
+  local deadline = tonumber(string.match(place, '^%S+ %S+ (%d+)')) or now
+  local gateways = without_me(redis.call('HGET', key, '.gateways'))
+  table.insert(gateways, me)
+  if #gateways > GATEWAYS_MAX then
+    table.remove(gateways, 1)
+  end
+  redis.call('HSETNX', key, '.open', place)
+  redis.call('HSET', key, '.gateways', table.concat(gateways, ' '))
+  keep_running(key, deadline)
+end
+
+local function cancel(key, id)
+  redis.call('HSET', key, '.cancelled', '1')
+  keep(key, result_ttl)
+  redis.call('PUBLISH', prefix .. ':hint', 'cancel ' .. id)
 end
 
 local function heartbeat_of(owner)

@@ -1,9 +1,11 @@
--- Renews what a process holds: the leases of its permits, the claims of its running jobs.
+-- Renews what a process holds: the leases of its permits, the claims of its running jobs, and, where
+-- needed, its place among the gateways of queries.
 --
 -- KEYS[1]  the prefix
 -- ARGV     after the prelude's: number of items, each one of
 --          'permit', limit, class, serial
 --          'claim', serial, kind, id, stage, fence (0: no claim, only checks), attempt, state (s or t)
+--          'attached', id, place, 1 if it was cancelled
 -- Answer   after the prelude's: an array of the serials of permits that are lost; an array of pairs,
 --          serial and LOST or CANCELLED, of the claims of which there is something to say.
 --
@@ -49,11 +51,18 @@ local function renew_claim()
   end
 end
 
-for _ = 1, num() do
-  if arg() == 'permit' then
-    renew_permit()
-  else
-    renew_claim()
+-- What a Redis that lost its state does not know, or has not heard yet.
+local function renew_attached()
+  local id, place, cancelled = arg(), arg(), num() == 1
+  local key = work_key('query', id)
+  attach(key, place)
+  if cancelled and redis.call('HEXISTS', key, '.cancelled') == 0 then
+    cancel(key, id)
   end
+end
+
+local renew = {permit = renew_permit, claim = renew_claim, attached = renew_attached}
+for _ = 1, num() do
+  renew[arg()]()
 end
 return {now, quarantine, lost_permits, told}

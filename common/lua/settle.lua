@@ -1,5 +1,5 @@
 -- Writes what a process settled in one turn of its loop: permits given back, claims done or given back,
--- endings stored and acknowledged, queries cancelled, cool-downs.
+-- endings stored and acknowledged, queries cancelled, readers that come and go, cool-downs.
 --
 -- KEYS[1]  the prefix
 -- ARGV     after the prelude's: number of operations, each one of
@@ -11,6 +11,8 @@
 --          'end', id, stage, fence (0: without a claim), the ending's bytes
 --          'ended', id
 --          'cancel', id
+--          'attach', id, place
+--          'leave', id, place
 -- Answer   after the prelude's, for each operation 0, EXISTS (another ending counts) or LOST (the claim
 --          is another's).
 --
@@ -110,10 +112,29 @@ end
 
 function ops.cancel()
   local id = arg()
+  cancel(work_key('query', id), id)
+  return 0
+end
+
+function ops.attach()
+  local key = work_key('query', arg())
+  attach(key, arg())
+  return 0
+end
+
+-- In the quarantine another gateway may not have told yet that it is attached: an empty list makes the
+-- query an orphan afterwards unless somebody does.
+function ops.leave()
+  local id, place = arg(), arg()
   local key = work_key('query', id)
-  redis.call('HSET', key, '.cancelled', '1')
-  keep(key, result_ttl)
-  redis.call('PUBLISH', prefix .. ':hint', 'cancel ' .. id)
+  attach(key, place) -- Redis may have lost the query.
+  local h = redis.call('HMGET', key, '.gateways', '.open', '.cancelled', '.end_owner')
+  local others = table.concat(without_me(h[1]), ' ')
+  redis.call('HSET', key, '.gateways', others)
+  local continues = string.match(h[2], ' %-1$')
+  if others == '' and not continues and quarantine == 0 and not h[3] and not h[4] then
+    cancel(key, id)
+  end
   return 0
 end
 
