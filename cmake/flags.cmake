@@ -12,6 +12,10 @@ if(SLUICE_ASAN)
 elseif(SLUICE_TSAN)
   target_compile_options(sluice_flags INTERFACE -fsanitize=thread -O1 -g)
   target_link_options(sluice_flags INTERFACE -fsanitize=thread)
+elseif(SLUICE_FUZZ)
+  target_compile_options(sluice_flags INTERFACE
+    -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -O1 -g)
+  target_link_options(sluice_flags INTERFACE -fsanitize=address,undefined)
 elseif(CMAKE_BUILD_TYPE STREQUAL "Release")
   set(hardening -fstack-protector-strong -fstack-clash-protection -fcf-protection=full
     -fstrict-flex-arrays=3 -ftrivial-auto-var-init=zero -fno-delete-null-pointer-checks

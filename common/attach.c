@@ -135,7 +135,9 @@ static const char *read_outcome(struct sl_span text)
 {
     const char *found = "";
     for (int i = SL_DONE; i <= SL_EXPIRED; i++) {
-        found = sl_span_is(text, sl_outcome_text(i)) ? sl_outcome_text(i) : found;
+        found = sl_span_is(text, sl_outcome_text((enum sl_outcome)i))
+                    ? sl_outcome_text((enum sl_outcome)i)
+                    : found;
     }
     return found;
 }

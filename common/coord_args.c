@@ -19,6 +19,8 @@
 #include <stdlib.h>
 
 enum { ARGS_TEXT_MAX = 1 << 20, SCRIPT_MAX = 1 << 16 };
+#define TIME_MAX_MS ((int64_t)1 << 48) /* Some thousand years: sums of times stay far from 2^63.   \
+                                        */
 
 void coord_args_init(struct coord_args *args)
 {
@@ -155,13 +157,15 @@ static void on_reply(void *ctx, int err, const struct redisReply *reply)
     if (coord->closing) {
         return;
     }
-    if (err == 0 && sl_reply_len(reply) < 2) {
+    int64_t redis_ms = sl_reply_int(sl_reply_at(reply, 0));
+    int64_t quarantine_ms = sl_reply_int(sl_reply_at(reply, 1));
+    if (err == 0 && (sl_reply_len(reply) < 2 || redis_ms <= 0 || redis_ms > TIME_MAX_MS ||
+                     quarantine_ms < 0 || quarantine_ms > TIME_MAX_MS)) {
         err = -SL_EPROTO;
     }
     if (err == 0) {
-        take_time(coord, script->sent_ms, sl_reply_int(sl_reply_at(reply, 0)));
-        coord->quarantine_end_ms =
-            sl_clock_now_ms() + (uint64_t)sl_reply_int(sl_reply_at(reply, 1));
+        take_time(coord, script->sent_ms, redis_ms);
+        coord->quarantine_end_ms = sl_clock_now_ms() + (uint64_t)quarantine_ms;
     }
     script->on_reply(coord, err, err == 0 ? reply : NULL);
 }

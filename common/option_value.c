@@ -269,16 +269,16 @@ void sl_option_put_shown(const struct sl_option *option, const char *text, struc
         return;
     }
     const char *mark = option->type == SL_OPT_URL ? strstr(text, "://") : NULL;
+    const char *login = NULL, *at = NULL;
     if (mark != NULL) {
-        size_t host_len = strcspn(mark + 3, "/?#");
-        const char *at = memrchr(mark + 3, '@', host_len);
-        if (at != NULL) {
-            sl_buf_append(out, text, (size_t)(mark + 3 - text));
+        login = mark + 3;
+        at = memrchr(login, '@', strcspn(login, "/?#"));
+    }
+    for (; *text != '\0'; text++) {
+        if (text == login && at != NULL) {
             sl_buf_append_text(out, "***");
             text = at;
         }
-    }
-    for (; *text != '\0'; text++) {
         bool control = (unsigned char)*text < ' ' || *text == 0x7f;
         sl_buf_append(out, control ? "?" : text, 1);
     }

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 
 enum { READY, METRICS, REQUESTS, BODY_MAX = 4 << 20 };
+#define COUNT_MAX 1e15 /* More than anything that is counted. */
 
 struct scrape;
 
@@ -73,7 +74,7 @@ int64_t cli_metric_sum(struct sl_span text, const char *name)
         sum += value;
         found = true;
     }
-    return found ? (int64_t)sum : -1;
+    return found && sum >= 0 && sum < COUNT_MAX ? (int64_t)sum : -1; /* Neither NaN. */
 }
 
 struct sl_span cli_metric_label(struct sl_span text, const char *name, const char *label)

@@ -20,7 +20,8 @@ struct cli_host {
 /* Asks all of them, for at most timeout_ms. 0, -SL_ENOMEM, or -SL_ECANCELLED (ctrl-C). */
 int cli_scrape(struct cli_host *hosts, size_t count, uint32_t timeout_ms) SL_CHECKED;
 
-/* From Prometheus' text: the sum of a metric over its labels; -1 when it is not there. */
+/* From Prometheus' text: the sum of a metric over its labels; -1 when it is not there, or no count.
+ */
 int64_t cli_metric_sum(struct sl_span text, const char *name);
 /* The value of a label on the first line of a metric, empty when it is not there; borrowed. */
 struct sl_span cli_metric_label(struct sl_span text, const char *name, const char *label);

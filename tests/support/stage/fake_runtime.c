@@ -48,9 +48,8 @@ struct sl_worker *fake_worker_create(const struct sl_stage *stage)
     return worker;
 }
 
-void fake_worker_destroy(struct sl_worker *worker)
+void fake_forget_calls(struct sl_worker *worker)
 {
-    worker->stage->fini(worker->state);
     for (size_t i = 0; i < worker->call_count; i++) {
         CHECK(!worker->calls[i]->open); /* A call that nobody closed is a leaked connection. */
         sl_buf_fini(&worker->calls[i]->body);
@@ -60,6 +59,13 @@ void fake_worker_destroy(struct sl_worker *worker)
         CHECK(!worker->searches[i]->open);
         free(worker->searches[i]);
     }
+    worker->call_count = worker->search_count = 0;
+}
+
+void fake_worker_destroy(struct sl_worker *worker)
+{
+    worker->stage->fini(worker->state);
+    fake_forget_calls(worker);
     sl_loop_destroy(worker->loop);
     sl_metrics_destroy(worker->metrics);
     sl_options_fini(worker->options);
@@ -235,7 +241,7 @@ void sl_job_count_attempts(struct sl_job *job, uint32_t calls)
 
 static void copy_text(char *to, size_t size, struct sl_span text)
 {
-    CHECK(text.len < size);
+    text.len = text.len < size ? text.len : size - 1;
     if (text.len > 0) {
         memcpy(to, text.data, text.len);
     }

@@ -1,7 +1,8 @@
 /*
  * A runtime for stage tests: one worker, its jobs, upstream calls and searches, all in the test's
- * hand. A test makes a job, starts it, answers the calls that the stage makes, and looks at how the
- * stage settled the job. It replaces job.c, worker.c, upstream.c, store.c and coord.c at link time.
+ * hand. Texts that are kept for tests to look at are cut to the room that they have here. A test
+ * makes a job, starts it, answers the calls that the stage makes, and looks at how the stage
+ * settled the job. It replaces job.c, worker.c, upstream.c, store.c and coord.c at link time.
  */
 #ifndef TESTS_SUPPORT_FAKE_RUNTIME_H
 #define TESTS_SUPPORT_FAKE_RUNTIME_H
@@ -67,6 +68,8 @@ struct fake_search {
 /* The worker of this test: init has run. environment: option values come from setenv before. */
 struct sl_worker *fake_worker_create(const struct sl_stage *stage);
 void fake_worker_destroy(struct sl_worker *worker);
+/* Frees the calls and searches so far, all of which have ended. */
+void fake_forget_calls(struct sl_worker *worker);
 struct sl_loop *fake_loop(struct sl_worker *worker);
 /* Turns the loop until nothing is pending, without waiting. */
 void fake_settle_loop(struct sl_worker *worker);

@@ -1,0 +1,172 @@
+/*
+ * What the model servers answer, as a broken or malicious one may: vectors, rerank scores and the
+ * chat model's stream, chosen by the first byte. The rerank and generate stages run on the fake
+ * runtime, so that each of their jobs is settled once, whatever came; a finished answer is all of
+ * the text that was sent, and a stream without its finish never ends as a whole answer.
+ */
+#include "common/log.h"
+#include "tests/support/stage/fake_runtime.h"
+#include "tests/support/test.h"
+#include "workers/embed/vectors.h"
+#include "workers/generate/generate.h"
+#include "workers/rerank/rerank.h"
+
+#include <math.h>
+#include <stdint.h>
+
+enum { HITS = 3, SLOW_AFTER = 40 };
+
+static struct sl_worker *rerank, *generate;
+
+/* In the place of common/log.c: a line for each input is too much. */
+void sl_log_write(enum sl_log_level level, const char *message, ...)
+{
+    (void)level;
+    (void)message;
+}
+
+/* --- embeddings --- */
+
+static void read_vectors(struct sl_span body, size_t count)
+{
+    float *vectors = NULL;
+    size_t dim = 0;
+    char why[160] = "";
+    int rv = vectors_read_response(body, count, &vectors, &dim, why, sizeof(why));
+    if (rv != 0) {
+        CHECK(rv == -SL_EPROTO && why[0] != '\0' && vectors == NULL);
+        return;
+    }
+    CHECK(dim > 0);
+    for (size_t i = 0; i < count * dim; i++) {
+        CHECK(isfinite(vectors[i]));
+    }
+    free(vectors);
+}
+
+/* --- rerank --- */
+
+static void read_scores(const char *body)
+{
+    static const char *const names[HITS] = {"a", "b", "c"};
+    struct sl_hit hits[HITS] = {{.score = 0}};
+    struct sl_job *job = fake_job_create(rerank, "q");
+    for (size_t i = 0; i < HITS; i++) {
+        hits[i] = (struct sl_hit){.chunk_id = sl_span_of(names[i]), .text = sl_span_of(names[i])};
+    }
+    job->query.hits = hits;
+    job->query.hits_len = HITS;
+    job->query.top_n = 2;
+    fake_start(job);
+    fake_call_end(fake_call(rerank, 0), 0, 200, body);
+    CHECK(job->settled == FAKE_FORWARDED && job->event_count == 1);
+    CHECK(job->query.hits_len >= 1 && job->query.hits_len <= 2);
+    for (size_t i = 1; i < job->query.hits_len; i++) {
+        CHECK(!sl_span_equal(job->query.hits[i].chunk_id, job->query.hits[0].chunk_id));
+        CHECK(job->query.degraded != 0 || job->query.hits[i].score <= job->query.hits[0].score);
+    }
+    fake_job_destroy(job);
+    fake_forget_calls(rerank);
+}
+
+/* --- chat --- */
+
+static void let_stream(struct sl_job *job, bool *told)
+{
+    if (job->settled == FAKE_OPEN && job->on_streaming != NULL && !*told) {
+        *told = true;
+        job->on_streaming(job);
+    }
+}
+
+static void let_emit(struct sl_job *job)
+{
+    job->emit_err = 0;
+    if (job->settled == FAKE_OPEN && job->on_room != NULL) {
+        void (*on_room)(struct sl_job * job) = job->on_room;
+        job->on_room = NULL;
+        on_room(job);
+    }
+}
+
+static void check_sent(const struct sl_job *job)
+{
+    char sent[2 * FAKE_TEXT_MAX] = "";
+    CHECK(job->result.finish_reason.len > 0);
+    for (size_t i = 0; i < job->event_count; i++) {
+        if (strlen(job->events[i].text) + 1 == sizeof(job->events[i].text)) {
+            return; /* Cut by the fake. */
+        }
+        strncat(sent, job->events[i].text, sizeof(sent) - strlen(sent) - 1);
+    }
+    sent[FAKE_TEXT_MAX - 1] = '\0';
+    CHECK_STR(job->answer, sent);
+}
+
+/* In pieces; the claim says `streaming` at once or late, the reply topic grows slow, the stream is
+ * cut at its end, by the bits of how. */
+static void read_stream(const char *stream, unsigned how)
+{
+    struct sl_job *job = fake_job_create(generate, "q");
+    fake_start(job);
+    struct sl_upstream_call *call = fake_call(generate, 0);
+    size_t left = strlen(stream), step = 1 + how % 61;
+    bool told = false;
+    int rv = 0;
+    while (left > 0 && rv == 0 && job->settled == FAKE_OPEN) {
+        char piece[64];
+        size_t len = left < step ? left : step;
+        snprintf(piece, sizeof(piece), "%.*s", (int)len, stream);
+        rv = fake_call_data(call, piece);
+        stream += len;
+        left -= len;
+        if ((how & 64) == 0) {
+            let_stream(job, &told);
+        }
+        job->emit_err = job->event_count >= SLOW_AFTER ? -SL_EAGAIN : 0;
+    }
+    if (call->open) {
+        fake_call_end(call, rv != 0 ? rv : (how & 128) != 0 ? -SL_ECUT : 0, 200, "");
+    }
+    let_stream(job, &told);
+    let_emit(job);
+    CHECK(job->settled == FAKE_FINISHED || job->settled == FAKE_FAILED);
+    if (job->settled == FAKE_FINISHED) {
+        check_sent(job);
+    }
+    fake_job_destroy(job);
+    fake_forget_calls(generate);
+}
+
+static void begin(void)
+{
+    setenv("SLUICE_RERANK_URL", "http://127.0.0.1:1/v1", 1);
+    setenv("SLUICE_CHAT_URL", "http://127.0.0.1:1/v1", 1);
+    rerank = fake_worker_create(&rerank_stage);
+    generate = fake_worker_create(&generate_stage);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (size < 2) {
+        return 0;
+    }
+    if (rerank == NULL) {
+        begin();
+    }
+    char *text = strndup((const char *)data + 2, size - 2);
+    CHECK(text != NULL);
+    switch (data[0] % 3) {
+    case 0:
+        read_vectors((struct sl_span){(const char *)data + 2, size - 2}, 1 + data[1] % 4);
+        break;
+    case 1:
+        read_scores(text);
+        break;
+    default:
+        read_stream(text, data[1]);
+    }
+    free(text);
+    return 0;
+}
