@@ -131,6 +131,16 @@ static size_t read_numbers(struct sl_span text, int64_t *ret, size_t count)
     return len;
 }
 
+bool coord_read_place(struct sl_span text, struct sl_place *ret)
+{
+    int64_t numbers[4];
+    if (read_numbers(text, numbers, 4) != 4) {
+        return false;
+    }
+    *ret = (struct sl_place){(int32_t)numbers[0], numbers[1], numbers[2], numbers[3]};
+    return true;
+}
+
 static const char *read_outcome(struct sl_span text)
 {
     const char *found = "";
@@ -144,16 +154,13 @@ static const char *read_outcome(struct sl_span text)
 
 static void read_state(const struct redisReply *reply, struct sl_query_state *ret)
 {
-    int64_t place[4], result[2];
+    int64_t result[2];
     *ret = (struct sl_query_state){
         .result_partition = -1, .result_offset = -1, .outcome = "", .stage = ""};
     for (size_t i = AT_OPEN; i < sl_reply_len(reply); i++) {
         ret->known = ret->known || sl_reply_type(sl_reply_at(reply, i)) != SL_REPLY_NIL;
     }
-    if (read_numbers(sl_reply_span(sl_reply_at(reply, AT_OPEN)), place, 4) == 4) {
-        ret->attached = true;
-        ret->place = (struct sl_place){(int32_t)place[0], place[1], place[2], place[3]};
-    }
+    ret->attached = coord_read_place(sl_reply_span(sl_reply_at(reply, AT_OPEN)), &ret->place);
     ret->cancelled = sl_reply_type(sl_reply_at(reply, AT_CANCELLED)) != SL_REPLY_NIL;
     ret->ended = sl_reply_type(sl_reply_at(reply, AT_END_OWNER)) != SL_REPLY_NIL;
     ret->end_acked = sl_reply_type(sl_reply_at(reply, AT_END_ACKED)) != SL_REPLY_NIL;

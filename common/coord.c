@@ -7,6 +7,7 @@
  *   coord_renew.c   leases: kept, or lost in time                                  (renew.lua)
  *   coord_watch.c   the heartbeat, and what is parked                              (beat.lua)
  *   attach.c        what has readers here, and what Redis knows of a query         (look.lua)
+ *   attach_idempotent.c  of requests with one key one is the first           (idempotent.lua)
  *
  * What it costs: in the steady state a job takes three round trips: one to be admitted with its
  * permits, one to give a permit back, one to mark its claim; jobs of one turn of the loop share
@@ -206,6 +207,7 @@ static int make_scripts(struct sl_coord *coord)
         {&coord->renew, sl_lua_renew, coord_on_renewed},
         {&coord->beat, sl_lua_beat, coord_on_beaten},
         {&coord->look_at_query, sl_lua_look, NULL},
+        {&coord->idempotent, sl_lua_idempotent, NULL},
     };
     int err = 0;
     for (size_t i = 0; i < sizeof(scripts) / sizeof(scripts[0]); i++) {
@@ -322,6 +324,7 @@ void sl_coord_destroy(struct sl_coord *coord)
     coord_script_fini(&coord->renew);
     coord_script_fini(&coord->beat);
     coord_script_fini(&coord->look_at_query);
+    coord_script_fini(&coord->idempotent);
     coord_args_fini(&coord->args);
     free(coord->prefix);
     free(coord);

@@ -1,8 +1,8 @@
 /*
  * The coordination's own view of itself, shared by coord.c (link, clock, messages), coord_args.c
  * (how a script is called), coord_admit.c (the line and its round trips), coord_settle.c (what is
- * written), coord_renew.c (leases), coord_watch.c (heartbeat, parked jobs), permit.c, claim.c and
- * attach.c.
+ * written), coord_renew.c (leases), coord_watch.c (heartbeat, parked jobs), coord_question.c (what
+ * is asked beside the line), permit.c, claim.c, attach.c and attach_idempotent.c.
  */
 #ifndef SLUICE_COMMON_COORD_INTERNAL_H
 #define SLUICE_COMMON_COORD_INTERNAL_H
@@ -54,6 +54,7 @@ enum op_type {
     OP_CANCEL,
     OP_ATTACH,
     OP_LEAVE,
+    OP_IDEMPOTENT,
 };
 
 /* Something to be written; see common/lua/settle.lua. From a pool. */
@@ -131,7 +132,7 @@ struct sl_coord {
     struct sl_list attached;  /* sl_attachment */
     struct sl_list questions; /* coord_question */
     size_t question_count;
-    struct coord_script look_at_query;
+    struct coord_script look_at_query, idempotent;
 
     /* What is parked. */
     struct sl_list parked;                        /* sl_admission */
@@ -208,6 +209,7 @@ void coord_hold(struct sl_coord *coord, struct sl_permit *permit, uint64_t seria
 void coord_drop(struct sl_coord *coord, struct sl_permit *permit); /* No longer held. */
 
 /* attach.c */
+bool coord_read_place(struct sl_span text, struct sl_place *ret);
 /* Cancelled, by whom ever: noted for the quarantine. Here: Redis may not have it yet. */
 void coord_attach_cancelled(struct sl_coord *coord, struct sl_span id, bool here);
 

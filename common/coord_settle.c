@@ -150,6 +150,12 @@ static void put_op(struct sl_coord *coord, const struct sl_op *op)
         coord_args_span(coord, (struct sl_span){op->bytes.data, op->id_len});
         coord_args_place(coord, &op->place);
         break;
+    case OP_IDEMPOTENT:
+        coord_args_text(coord, "idempotent");
+        coord_args_span(coord, (struct sl_span){op->bytes.data, op->id_len});
+        coord_args_int(coord, op->serial);
+        coord_args_span(coord, (struct sl_span){op->bytes.data + op->id_len, op->stage_len});
+        break;
     }
 }
 

@@ -5,12 +5,13 @@
 #ifndef SLUICE_COMMON_LUA_SCRIPTS_H
 #define SLUICE_COMMON_LUA_SCRIPTS_H
 
-extern const char sl_lua_prelude[]; /* In front of each of the others. */
-extern const char sl_lua_admit[];   /* Claims jobs and takes permits. */
-extern const char sl_lua_settle[];  /* Gives them back, stores endings, cancels. */
-extern const char sl_lua_renew[];   /* Renews leases and claims. */
-extern const char sl_lua_beat[];    /* The heartbeat, and a look at parked jobs. */
-extern const char sl_lua_look[];    /* What is known of a query. */
+extern const char sl_lua_prelude[];    /* In front of each of the others. */
+extern const char sl_lua_admit[];      /* Claims jobs and takes permits. */
+extern const char sl_lua_settle[];     /* Gives them back, stores endings, cancels. */
+extern const char sl_lua_renew[];      /* Renews leases and claims. */
+extern const char sl_lua_beat[];       /* The heartbeat, and a look at parked jobs. */
+extern const char sl_lua_look[];       /* What is known of a query. */
+extern const char sl_lua_idempotent[]; /* Who has an idempotency key. */
 
 extern const char sl_lua_ingest_account[]; /* Documents and runs; without the prelude. */
 

@@ -13,6 +13,7 @@
 --          'cancel', id
 --          'attach', id, place
 --          'leave', id, place
+--          'idempotent', name of an idempotency key, number of the request, 'produced' or 'failed'
 -- Answer   after the prelude's, for each operation 0, EXISTS (another ending counts) or LOST (the claim
 --          is another's).
 --
@@ -134,6 +135,22 @@ function ops.leave()
   local continues = string.match(h[2], ' %-1$')
   if others == '' and not continues and quarantine == 0 and not h[3] and not h[4] then
     cancel(key, id)
+  end
+  return 0
+end
+
+-- A key that went to another request meanwhile is left alone.
+function ops.idempotent()
+  local key, request, state = prefix .. ':idem:' .. arg(), arg(), arg()
+  local h = redis.call('HMGET', key, 'gateway', 'request')
+  if h[1] ~= me or h[2] ~= request then
+    return LOST
+  end
+  if state == 'produced' then
+    redis.call('HSET', key, 'state', state)
+    redis.call('PEXPIRE', key, result_ttl)
+  else
+    redis.call('DEL', key)
   end
   return 0
 end

@@ -264,10 +264,11 @@ TEST(a_cancellation_outlives_the_time_that_it_is_tried)
     start();
     attach(a, &mine, "q1", 0);
     settle();
-    redis_fixture_kill(cluster.redis);
+    redis_fixture_pause(cluster.redis);
+    UNTIL(&cluster, !sl_coord_ready(a));
     CHECK(sl_coord_cancel(a, SL_SPAN("q1"), NULL, NULL) == 0);
     UNTIL(&cluster, sl_coord_idle(a)); /* Given up. */
-    redis_fixture_start(cluster.redis);
+    redis_fixture_resume(cluster.redis);
     UNTIL(&cluster, is_cancelled());
     sl_detach(a, &mine);
     cluster_stop(&cluster);
