@@ -282,13 +282,13 @@ static void clean_up(struct sl_coord *coord, const struct coord_slot *slot, long
 }
 
 static void grant_permits(struct sl_coord *coord, struct sl_admission *admission,
-                          const struct coord_slot *slot, unsigned bits)
+                          const struct coord_slot *slot, unsigned bits, unsigned probes)
 {
     for (size_t i = 0, asked = 0; i < SL_ADMIT_PERMITS; i++) {
         if (admission->permits[i] != NULL) {
             if (bits >> asked & 1) {
                 coord_hold(coord, admission->permits[i], slot->permit[asked].serial,
-                           coord->admit.sent_ms);
+                           probes >> asked & 1, coord->admit.sent_ms);
             }
             asked++;
         }
@@ -312,7 +312,8 @@ static void claimed(struct sl_coord *coord, struct sl_admission *admission,
     }
     sl_list_push(&coord->granted, &admission->node);
     if (is_claimed(code)) {
-        grant_permits(coord, admission, slot, (unsigned)sl_reply_int(sl_reply_at(answer, 3)));
+        grant_permits(coord, admission, slot, (unsigned)sl_reply_int(sl_reply_at(answer, 3)),
+                      (unsigned)sl_reply_int(sl_reply_at(answer, 4)));
     }
 }
 
@@ -381,7 +382,8 @@ static void answer_slot(struct sl_coord *coord, const struct coord_slot *slot,
     } else {
         struct sl_permit *permit = SL_ITEM(ticket, struct sl_permit, ticket);
         sl_line_remove(&coord->line, ticket);
-        coord_hold(coord, permit, slot->permit[0].serial, coord->admit.sent_ms);
+        coord_hold(coord, permit, slot->permit[0].serial, sl_reply_int(sl_reply_at(answer, 4)) != 0,
+                   coord->admit.sent_ms);
         permit->on_granted(permit, 0);
     }
 }

@@ -46,6 +46,7 @@ enum op_type {
     OP_NONE, /* Kept for an admission that runs. */
     OP_RELEASE,
     OP_COOL,
+    OP_HEAL,
     OP_DONE,
     OP_STREAM,
     OP_GIVE_BACK,
@@ -204,7 +205,7 @@ void coord_settle_fini(struct sl_coord *coord);
 /* coord_renew.c */
 void coord_renew_now(struct sl_coord *coord);
 void coord_on_renewed(struct sl_coord *coord, int err, const struct redisReply *reply);
-void coord_hold(struct sl_coord *coord, struct sl_permit *permit, uint64_t serial,
+void coord_hold(struct sl_coord *coord, struct sl_permit *permit, uint64_t serial, bool probe,
                 uint64_t sent_ms);
 void coord_drop(struct sl_coord *coord, struct sl_permit *permit); /* No longer held. */
 

@@ -38,9 +38,11 @@ static uint64_t lease_end(const struct sl_coord *coord, uint64_t sent_ms)
     return sent_ms + coord->ttl_ms - coord->unit_ms;
 }
 
-void coord_hold(struct sl_coord *coord, struct sl_permit *permit, uint64_t serial, uint64_t sent_ms)
+void coord_hold(struct sl_coord *coord, struct sl_permit *permit, uint64_t serial, bool probe,
+                uint64_t sent_ms)
 {
     permit->state = SL_PERMIT_HELD;
+    permit->probe = probe;
     permit->serial = serial;
     permit->lease_end_ms = lease_end(coord, sent_ms);
     permit->renewal = coord->renewal + 1;

@@ -119,6 +119,11 @@ static void put_op(struct sl_coord *coord, const struct sl_op *op)
         coord_args_text(coord, coord->limits[op->limit].name);
         coord_args_int(coord, left_ms(op));
         break;
+    case OP_HEAL:
+        coord_args_text(coord, "heal");
+        coord_args_text(coord, coord->limits[op->limit].name);
+        coord_args_int(coord, op->serial);
+        break;
     case OP_DONE:
     case OP_STREAM:
     case OP_GIVE_BACK:

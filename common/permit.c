@@ -58,6 +58,18 @@ void sl_permit_cool_down(struct sl_coord *coord, size_t limit, uint32_t delay_ms
     }
 }
 
+void sl_permit_heal(struct sl_coord *coord, struct sl_permit *permit)
+{
+    assert(permit->state == SL_PERMIT_HELD);
+    struct sl_op *op = permit->probe ? coord_op_new(coord) : NULL;
+    if (op != NULL) {
+        permit->probe = false;
+        op->limit = permit->limit;
+        op->serial = permit->serial;
+        coord_op_queue(coord, op, OP_HEAL, coord->ttl_ms);
+    }
+}
+
 uint32_t sl_permit_held(const struct sl_coord *coord, size_t limit)
 {
     return limit < coord->limit_count ? coord->held_count[limit] : 0;

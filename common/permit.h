@@ -31,6 +31,7 @@ struct sl_permit {
     void *owner; /* For the callbacks; the coord never looks at it. */
     /* The coord's. */
     enum sl_permit_state state;
+    bool probe;              /* Held, and the one that its limit grants after a cool-down. */
     uint64_t serial;         /* Names the lease among those of this process. */
     uint64_t lease_end_ms;   /* This process's monotonic clock. */
     uint64_t renewal;        /* The last that carried it. */
@@ -49,8 +50,11 @@ void sl_permit_request(struct sl_coord *coord, struct sl_permit *permit, int64_t
 void sl_permit_release(struct sl_coord *coord, struct sl_permit *permit);
 
 /* No process starts a call on this limit for so long (429 or 503 with Retry-After). At most 10 min.
- */
+ * Then one permit at a time is granted, as a probe, until the call of one is told to have
+ * succeeded. */
 void sl_permit_cool_down(struct sl_coord *coord, size_t limit, uint32_t delay_ms);
+/* The call of this permit, which is held, succeeded: if it was a probe its limit is open again. */
+void sl_permit_heal(struct sl_coord *coord, struct sl_permit *permit);
 /* Held by this process. */
 uint32_t sl_permit_held(const struct sl_coord *coord, size_t limit);
 

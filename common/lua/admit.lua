@@ -8,8 +8,9 @@
 --             owner that the process observed dead ('' none), number of permits, each: limit, class,
 --             serial
 -- Answer   after the prelude's, for each item an array that begins with a code:
---          GRANTED, fence, attempt, granted permits as bits (first: 1); likewise CANCELLED, EXPIRED and
---             WORN_OUT, without permits, and STREAMED, with those that were free
+--          GRANTED, fence, attempt, granted permits as bits (first: 1), those of them that are probes
+--             likewise; so also CANCELLED, EXPIRED and WORN_OUT, without permits, and STREAMED, with those
+--             that were free
 --          WAIT, ms until asking again can help
 --          PARKED, owner that holds it, that owner's heartbeat
 --          DONE and ENDED alone; ENDING, the ending's bytes
@@ -26,6 +27,11 @@ for i = 1, num() do
   limits[i] = {name = arg(), most = num(), query = num(), bulk = num()}
 end
 
+local function is_held(l, member)
+  return redis.call('ZSCORE', leases_key(l.name, 'query'), member)
+    or redis.call('ZSCORE', leases_key(l.name, 'bulk'), member)
+end
+
 -- Reads a limit's leases once a script, without those that ended.
 local function leases(l)
   if not l.held then
@@ -35,22 +41,30 @@ local function leases(l)
       redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
       l.held[class] = redis.call('ZCARD', key)
     end
-    l.cooling = math.max(0, (tonumber(redis.call('GET', prefix .. ':cool:' .. l.name)) or 0) - now)
+    local cool = redis.call('HMGET', cool_key(l.name), 'until', 'probe')
+    l.cooling = math.max(0, (tonumber(cool[1]) or 0) - now)
+    l.half_open = cool[1] and l.cooling == 0
+    l.probed = l.half_open and cool[2] and is_held(l, cool[2])
   end
   return l
 end
 
+-- Whether it was free, and whether it is a probe.
 local function take(want)
   local l = leases(limits[want.limit])
-  if quarantine > 0 or l.cooling > 0 or l.held.query + l.held.bulk >= l.most
+  if quarantine > 0 or l.cooling > 0 or l.probed or l.held.query + l.held.bulk >= l.most
       or l.held[want.class] >= l[want.class] then
     return false
   end
-  local key = leases_key(l.name, want.class)
-  redis.call('ZADD', key, now + ttl, me .. ':' .. want.serial)
+  local key, member = leases_key(l.name, want.class), me .. ':' .. want.serial
+  redis.call('ZADD', key, now + ttl, member)
   redis.call('PEXPIRE', key, ttl)
   l.held[want.class] = l.held[want.class] + 1
-  return true
+  if l.half_open then
+    redis.call('HSET', cool_key(l.name), 'probe', member)
+    l.probed = true
+  end
+  return true, l.half_open
 end
 
 -- How long until a permit can be free that nobody gives back: the end of the quarantine, of the
@@ -82,8 +96,9 @@ end
 
 local function admit_permit()
   local want = read_want()
-  if take(want) then
-    return {GRANTED, 0, 0, 1}
+  local taken, is_probe = take(want)
+  if taken then
+    return {GRANTED, 0, 0, 1, is_probe and 1 or 0}
   end
   return {WAIT, wait_for(want)}
 end
@@ -121,21 +136,22 @@ local function verdict_of(job, cancelled, attempt, streamed)
   return streamed and STREAMED or GRANTED
 end
 
--- The permits that are free; none of several wanted: nil and how long to wait.
+-- The permits that are free, and which of them are probes; none of several wanted: nil, and how long to
+-- wait.
 local function take_wanted(wants)
-  local bits, wait = 0, ttl
+  local bits, probes, wait = 0, 0, ttl
   for i, want in ipairs(wants) do
-    if take(want) then
-      bits = bits + 2 ^ (i - 1)
-    end
+    local taken, is_probe = take(want)
+    bits = bits + (taken and 2 ^ (i - 1) or 0)
+    probes = probes + (is_probe and 2 ^ (i - 1) or 0)
   end
   if bits > 0 or #wants == 0 then
-    return bits
+    return bits, probes, 0
   end
   for _, want in ipairs(wants) do
     wait = math.min(wait, wait_for(want))
   end
-  return nil, wait
+  return nil, 0, wait
 end
 
 local function admit_job()
@@ -176,16 +192,16 @@ local function admit_job()
   if job.claims and quarantine > 0 then
     return {WAIT, quarantine}
   end
-  local bits, wait = 0, 0
+  local bits, probes, wait = 0, 0, 0
   if verdict == GRANTED or verdict == STREAMED then
-    bits, wait = take_wanted(wants)
+    bits, probes, wait = take_wanted(wants)
     if not bits and verdict == STREAMED then
       bits = 0
     elseif not bits then
       return {WAIT, wait}
     end
   end
-  return {verdict, job.claims and claim(job, key, attempt, streamed) or 0, attempt, bits}
+  return {verdict, job.claims and claim(job, key, attempt, streamed) or 0, attempt, bits, probes}
 end
 
 local answer = {now, quarantine}

@@ -46,6 +46,12 @@ local function leases_key(limit, class)
   return prefix .. ':permits:' .. limit .. ':' .. class
 end
 
+-- A limit's cool-down, a hash: no call before `until`; after it the limit is half-open, and one call at
+-- a time may probe, the one whose lease is `probe`, until one succeeds.
+local function cool_key(limit)
+  return prefix .. ':cool:' .. limit
+end
+
 -- Lets a key live for at least so long.
 local function keep(key, ms)
   if redis.call('PTTL', key) < ms then

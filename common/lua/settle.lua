@@ -5,6 +5,7 @@
 -- ARGV     after the prelude's: number of operations, each one of
 --          'release', limit, class, serial
 --          'cool', limit, ms
+--          'heal', limit, serial of the probe that succeeded
 --          'done', kind, id, stage, fence, attempt
 --          'stream', kind, id, stage, fence, attempt
 --          'give_back', kind, id, stage, fence (0: whatever this process claimed)
@@ -23,19 +24,37 @@
 local EXISTS, LOST = 1, 2
 local ops = {}
 
+local function tell_waiters(limit)
+  if redis.call('DEL', prefix .. ':wanted:' .. limit) == 1 then
+    redis.call('PUBLISH', prefix .. ':hint', 'permit ' .. limit)
+  end
+end
+
 function ops.release()
   local limit, class, serial = arg(), arg(), arg()
-  if redis.call('ZREM', leases_key(limit, class), me .. ':' .. serial) == 1
-      and redis.call('DEL', prefix .. ':wanted:' .. limit) == 1 then
-    redis.call('PUBLISH', prefix .. ':hint', 'permit ' .. limit)
+  if redis.call('ZREM', leases_key(limit, class), me .. ':' .. serial) == 1 then
+    tell_waiters(limit)
   end
   return 0
 end
 
+-- The limit is half-open from the end of the cool-down until a probe succeeds; when nobody calls, ten
+-- minutes.
 function ops.cool()
-  local key, ms = prefix .. ':cool:' .. arg(), num()
-  if redis.call('PTTL', key) < ms then
-    redis.call('SET', key, now + ms, 'PX', ms)
+  local key, ends = cool_key(arg()), now + num()
+  if ends > (tonumber(redis.call('HGET', key, 'until')) or 0) then
+    redis.call('HSET', key, 'until', string.format('%.0f', ends))
+    redis.call('HDEL', key, 'probe')
+    redis.call('PEXPIRE', key, string.format('%.0f', ends - now + 40 * ttl))
+  end
+  return 0
+end
+
+function ops.heal()
+  local limit, serial = arg(), arg()
+  if redis.call('HGET', cool_key(limit), 'probe') == me .. ':' .. serial then
+    redis.call('DEL', cool_key(limit))
+    tell_waiters(limit)
   end
   return 0
 end

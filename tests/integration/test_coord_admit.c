@@ -226,6 +226,129 @@ TEST(a_cool_down_is_kept_by_every_member)
     cluster_stop(&cluster);
 }
 
+/* --- after a cool-down --- */
+
+enum { ASKING = 6 };
+
+static struct test_permit asking[ASKING]; /* Half of them a's, half b's. */
+
+static int count_granted(void)
+{
+    int count = 0;
+    for (int i = 0; i < ASKING; i++) {
+        count += asking[i].granted;
+    }
+    return count;
+}
+
+static struct test_permit *find_probe(void)
+{
+    for (int i = 0; i < ASKING; i++) {
+        if (asking[i].permit.state == SL_PERMIT_HELD && asking[i].permit.probe) {
+            return &asking[i];
+        }
+    }
+    return NULL;
+}
+
+/* Those who ask for one of WIDE's eight permits meet a cool-down that ends soon. */
+static void ask_in_cool_down(void)
+{
+    sl_permit_cool_down(b, LIMIT_WIDE, 200);
+    UNTIL(&cluster, sl_coord_idle(b));
+    for (int i = 0; i < ASKING; i++) {
+        test_permit_init(&asking[i], i % 2 == 0 ? a : b, LIMIT_WIDE, i % 3 == 0);
+        test_permit_request(&asking[i], 60000);
+    }
+    UNTIL(&cluster, count_granted() == 1);
+}
+
+TEST(after_a_cool_down_one_at_a_time_probes_until_one_succeeds)
+{
+    struct test_permit later;
+    start();
+    ask_in_cool_down();
+    for (int probes = 1; probes < 4; probes++) {
+        cluster_run(&cluster, TTL_MS / 10); /* Longer than anybody waits to ask again. */
+        CHECK_INT(count_granted(), probes);
+        struct test_permit *probe = find_probe();
+        CHECK(probe != NULL);
+        sl_permit_release(probe->coord, &probe->permit); /* It failed. */
+        UNTIL(&cluster, count_granted() == probes + 1);
+    }
+    struct test_permit *probe = find_probe();
+    sl_permit_heal(probe->coord, &probe->permit);
+    UNTIL(&cluster, count_granted() == ASKING);
+    CHECK(find_probe() == NULL);
+    CHECK_STR(cluster_say(&cluster, "EXISTS t:cool:WIDE"), "0");
+    test_permit_init(&later, b, LIMIT_WIDE, false);
+    test_permit_request(&later, 60000);
+    UNTIL(&cluster, later.granted == 1);
+    CHECK(!later.permit.probe);
+    cluster_stop(&cluster);
+}
+
+TEST(a_probe_whose_process_died_is_followed_by_another)
+{
+    start();
+    ask_in_cool_down();
+    struct sl_coord *dead = find_probe()->coord;
+    for (int i = 0; i < ASKING; i++) {
+        if (asking[i].coord == dead) { /* As far as Redis knows it holds its lease. */
+            asking[i].permit.probe = false;
+            asking[i].granted = 0;
+        }
+    }
+    cluster_crash(&cluster, dead);
+    cluster_run(&cluster, TTL_MS / 2);
+    CHECK_INT(count_granted(), 0);
+    UNTIL(&cluster, count_granted() == 1 && find_probe() != NULL);
+    cluster_stop(&cluster);
+}
+
+TEST(a_new_cool_down_is_not_ended_by_the_probe_before_it)
+{
+    start();
+    ask_in_cool_down();
+    struct test_permit *probe = find_probe();
+    sl_permit_cool_down(b, LIMIT_WIDE, 600); /* A call that began long ago was refused. */
+    UNTIL(&cluster, sl_coord_idle(b));
+    sl_permit_heal(probe->coord, &probe->permit);
+    sl_permit_release(probe->coord, &probe->permit);
+    UNTIL(&cluster, sl_coord_idle(a) && sl_coord_idle(b));
+    cluster_run(&cluster, 200);
+    CHECK_INT(count_granted(), 1);
+    UNTIL(&cluster, count_granted() == 2);
+    cluster_run(&cluster, TTL_MS / 10);
+    CHECK_INT(count_granted(), 2);
+    cluster_stop(&cluster);
+}
+
+TEST(a_permit_that_comes_with_a_job_can_be_the_probe)
+{
+    struct test_job first, second;
+    start();
+    sl_permit_cool_down(b, LIMIT_WIDE, 100);
+    UNTIL(&cluster, sl_coord_idle(b));
+    test_job_init(&first, a, "q1");
+    test_job_want(&first, LIMIT_CHAT);
+    test_job_want(&first, LIMIT_WIDE);
+    cluster_run(&cluster, 150);
+    test_job_admit(&first);
+    CHECK_INT(test_job_verdict(&cluster, &first), SL_VERDICT_GRANTED);
+    CHECK(!first.permits[0].permit.probe && first.permits[1].permit.probe);
+    test_job_init(&second, b, "q2");
+    test_job_want(&second, LIMIT_WIDE);
+    test_job_admit(&second);
+    cluster_run(&cluster, TTL_MS / 10);
+    CHECK_INT(second.verdicts, 0);
+    sl_permit_heal(a, &first.permits[0].permit); /* Its limit never cooled: nothing. */
+    sl_permit_heal(a, &first.permits[1].permit);
+    CHECK_INT(test_job_verdict(&cluster, &second), SL_VERDICT_GRANTED);
+    CHECK(!second.permits[0].permit.probe);
+    cluster_stop(&cluster);
+}
+
 TEST(waiting_costs_no_polling)
 {
     struct test_permit held[2], waiting[20];
@@ -326,6 +449,14 @@ int main(int argc, char **argv)
          a_permit_that_comes_back_goes_to_the_earliest_deadline},
         {"queries_and_bulk_work_have_their_own_most", queries_and_bulk_work_have_their_own_most},
         {"a_cool_down_is_kept_by_every_member", a_cool_down_is_kept_by_every_member},
+        {"after_a_cool_down_one_at_a_time_probes_until_one_succeeds",
+         after_a_cool_down_one_at_a_time_probes_until_one_succeeds},
+        {"a_probe_whose_process_died_is_followed_by_another",
+         a_probe_whose_process_died_is_followed_by_another},
+        {"a_new_cool_down_is_not_ended_by_the_probe_before_it",
+         a_new_cool_down_is_not_ended_by_the_probe_before_it},
+        {"a_permit_that_comes_with_a_job_can_be_the_probe",
+         a_permit_that_comes_with_a_job_can_be_the_probe},
         {"waiting_costs_no_polling", waiting_costs_no_polling},
         {"permits_expire_by_the_local_clock_while_redis_hangs",
          permits_expire_by_the_local_clock_while_redis_hangs},

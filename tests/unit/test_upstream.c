@@ -366,6 +366,30 @@ TEST(retry_after_holds_up_all_workers)
     }
 }
 
+TEST(a_probe_tells_that_it_succeeded_as_soon_as_that_is_known)
+{
+    setup();
+    begin(&streaming);
+    grant();
+    fake_permit_held(0)->probe = true;
+    fake_http_head(429);
+    CHECK_INT(fake_written(FAKE_HEAL), 0);
+    end(0, 429, true);
+    sleep_ms(1000);
+    grant();
+    fake_permit_held(0)->probe = true;
+    fake_http_head(200); /* The stream goes on for long; nobody else waits for its end. */
+    CHECK_INT(fake_written(FAKE_HEAL), 1);
+    end(0, 200, true);
+    CHECK_INT(end_err, 0);
+    begin(&collecting);
+    grant();
+    fake_http_head(200);
+    end(0, 200, true);
+    CHECK_INT(fake_written(FAKE_HEAL), 1); /* No reason to. */
+    teardown();
+}
+
 /* --- the deadline --- */
 
 TEST(time_outs_end_at_the_deadline)
@@ -540,6 +564,7 @@ int main(int argc, char **argv)
         CASE(retries_are_a_tenth_of_the_calls_after_the_first_ten),
         CASE(no_retry_is_begun_that_the_deadline_comes_before),
         CASE(retry_after_holds_up_all_workers),
+        CASE(a_probe_tells_that_it_succeeded_as_soon_as_that_is_known),
         CASE(time_outs_end_at_the_deadline),
         CASE(a_deadline_that_passed_costs_no_call),
         CASE(a_permit_that_came_with_the_job_is_taken_up_at_once),

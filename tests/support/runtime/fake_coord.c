@@ -416,6 +416,15 @@ void sl_permit_cool_down(struct sl_coord *coord, size_t limit, uint32_t delay_ms
     put_op(FAKE_COOL_DOWN, SL_SPAN(""), 0, NULL, NULL)->ms = delay_ms;
 }
 
+void sl_permit_heal(struct sl_coord *coord, struct sl_permit *permit)
+{
+    CHECK(coord == coord_now && permit->state == SL_PERMIT_HELD);
+    if (permit->probe) {
+        permit->probe = false;
+        put_op(FAKE_HEAL, SL_SPAN(""), 0, NULL, NULL);
+    }
+}
+
 size_t fake_permits_held(void)
 {
     return length(&coord_now->held);

@@ -17,6 +17,7 @@ enum fake_op_type {
     FAKE_ENDED,
     FAKE_GIVE_BACK,
     FAKE_COOL_DOWN,
+    FAKE_HEAL,
     FAKE_OPS
 };
 
