@@ -332,12 +332,17 @@ static void write_directly(struct sl_span line)
     }
 }
 
+bool sl_log_wants(enum sl_log_level level)
+{
+    return (int)level >= atomic_load_explicit(&threshold, memory_order_relaxed);
+}
+
 void sl_log_write(enum sl_log_level level, const char *message, ...)
 {
     char text[LINE_SIZE];
     struct sl_buf line = LINE_BUF(text);
     va_list fields;
-    if ((int)level < atomic_load_explicit(&threshold, memory_order_relaxed)) {
+    if (!sl_log_wants(level)) {
         return;
     }
     va_start(fields, message);

@@ -11,6 +11,7 @@
 
 #include "common/buf.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum sl_log_level { SL_LOG_DEBUG, SL_LOG_INFO, SL_LOG_WARN, SL_LOG_ERROR };
@@ -35,6 +36,7 @@ struct sl_field {
 /* message is static text; then fields. Values are copied and escaped; over-long ones are cut. */
 #define sl_log(level, ...) sl_log_write(level, __VA_ARGS__, (struct sl_field){.key = NULL})
 void sl_log_write(enum sl_log_level level, const char *message, ...);
+bool sl_log_wants(enum sl_log_level level); /* Lines of this level are written. */
 
 /* Before the first line; program is on each line. Without it, lines go to stderr synchronously. */
 int sl_log_start(const char *program, enum sl_log_level level, enum sl_log_format format,

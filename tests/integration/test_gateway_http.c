@@ -83,9 +83,9 @@ TEST(paths_methods_and_types_are_checked_in_this_order)
         {"GET / HTTP/1.1\r\n", 404, "not_found", NULL},
         {"GET /v1/query/ HTTP/1.1\r\n", 404, "not_found", NULL},
         {"POST /v1/documents HTTP/1.1\r\n", 404, "not_found", NULL},
-        {"GET /v1/queries/some-id/events HTTP/1.1\r\n", 404, "not_found", NULL},
+        {"GET /v1/queries/some-id/more HTTP/1.1\r\n", 404, "not_found", NULL},
         {"DELETE /v1/queries/ HTTP/1.1\r\n", 404, "not_found", NULL},
-        {"DELETE /v1/queries/no%20id HTTP/1.1\r\n", 404, "not_found", NULL},
+        {"DELETE /v1/queries/no%20id HTTP/1.1\r\n", 400, "invalid_id", "id"},
         {"GET /v1/queries/some-id HTTP/1.1\r\n", 405, "method_not_allowed", NULL},
         {"GET /v1/query HTTP/1.1\r\n", 405, "method_not_allowed", NULL},
         {"OPTIONS /v1/chat/completions HTTP/1.1\r\n", 405, "method_not_allowed", NULL},
@@ -194,8 +194,10 @@ TEST(the_models_are_listed)
 
 TEST(the_description_covers_every_path)
 {
-    static const char *const paths[] = {"/v1/query",  "/v1/search",       "/v1/chat/completions",
-                                        "/v1/models", "/v1/queries/{id}", "/openapi.json"};
+    static const char *const paths[] = {
+        "/v1/query",    "/v1/search",       "/v1/chat/completions",
+        "/v1/models",   "/v1/queries/{id}", "/v1/queries/{id}/events",
+        "/openapi.json"};
     begin();
     peer_send_text(&peer, "GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n");
     struct sl_json_doc *doc = parse_body();

@@ -15,11 +15,11 @@ enum { EVENT_MAX = 4 << 20, RESULT_MAX = 32 << 20 };
 
 /* --- the stream --- */
 
-static void write_event(struct open_query *q, const struct sl_event *event)
+static void write_event(struct caller *caller, const struct sl_event *event)
 {
     char id[40];
     struct sl_buf json;
-    struct sl_buf *out = open_query_out(q);
+    struct sl_buf *out = caller_out(caller);
     snprintf(id, sizeof(id), "%" PRIu32 ":%" PRIu32, event->attempt, event->seq);
     sl_buf_init(&json, EVENT_MAX);
     sl_event_json(event, &json);
@@ -31,11 +31,11 @@ static void write_event(struct open_query *q, const struct sl_event *event)
     sl_buf_fini(&json);
 }
 
-static void on_stream_event(struct open_query *q, const struct sl_event *event,
+static void on_stream_event(struct caller *caller, const struct sl_event *event,
                             struct sl_span value)
 {
     (void)value;
-    write_event(q, event);
+    write_event(caller, event);
 }
 
 const struct format format_query_stream = {true, on_stream_event, write_event};
@@ -43,42 +43,42 @@ const struct format format_query_stream = {true, on_stream_event, write_event};
 /* --- the result --- */
 
 /* The sources are kept as they were decoded, in the query's own arena. */
-static void keep_sources(struct open_query *q, struct sl_span value)
+static void keep_sources(struct caller *caller, struct sl_span value)
 {
     struct sl_event event;
-    if (sl_event_decode(value, &q->arena, &event) == 0 && event.query != NULL) {
-        q->query.hits = event.query->hits;
-        q->query.hits_len = event.query->hits_len;
+    if (sl_event_decode(value, &caller->arena, &event) == 0 && event.query != NULL) {
+        caller->hits = event.query->hits;
+        caller->hits_len = event.query->hits_len;
     }
 }
 
-static void on_json_event(struct open_query *q, const struct sl_event *event, struct sl_span value)
+static void on_json_event(struct caller *caller, const struct sl_event *event, struct sl_span value)
 {
     switch (event->type) {
     case SL_EVENT_SOURCES:
-        keep_sources(q, value);
+        keep_sources(caller, value);
         break;
     case SL_EVENT_RESTART:
-        sl_buf_clear(&q->out);
+        sl_buf_clear(&caller->out);
         break;
     default:
-        sl_buf_append_span(&q->out, event->text);
+        sl_buf_append_span(&caller->out, event->text);
     }
 }
 
-static void end_json(struct open_query *q, const struct sl_event *event)
+static void end_json(struct caller *caller, const struct sl_event *event)
 {
     struct sl_query query = *event->query;
     struct sl_result result = *event->result;
     struct sl_buf body;
-    result.answer = sl_buf_span(&q->out);
-    query.id = q->query.id;
-    query.query = q->query.query;
-    query.hits = q->query.hits;
-    query.hits_len = q->query.hits_len;
+    result.answer = sl_buf_span(&caller->out);
+    query.id = caller->q->query.id;
+    query.query = caller->question;
+    query.hits = caller->hits;
+    query.hits_len = caller->hits_len;
     sl_buf_init(&body, RESULT_MAX);
     sl_result_encode(&query, &result, true, &body);
-    respond_answer(&q->request, sl_buf_error(&q->out), &body);
+    respond_answer(&caller->request, sl_buf_error(&caller->out), &body);
 }
 
 const struct format format_query_json = {false, on_json_event, end_json};

@@ -56,17 +56,16 @@ static void on_cancelled(void *ctx, int err)
     }
 }
 
-void cancel_start(struct gateway *gateway, struct request *request, struct sl_span id)
+void cancel_start(struct gateway *gateway, const struct request *request)
 {
     struct cancellation *cancellation = calloc(1, sizeof(*cancellation));
-    snprintf(request->id, sizeof(request->id), SL_SPAN_FMT, SL_SPAN_ARG(id));
     if (cancellation == NULL) {
         refuse(request);
         return;
     }
     cancellation->request = *request;
     sl_list_push(&gateway->cancellations, &cancellation->node);
-    if (sl_coord_cancel(gateway->coord, id, on_cancelled, cancellation) != 0) {
+    if (sl_coord_cancel(gateway->coord, sl_span_of(request->id), on_cancelled, cancellation) != 0) {
         free_cancellation(cancellation);
         refuse(request);
         return;

@@ -5,8 +5,8 @@
 
 #include "workers/gateway/gateway.h"
 
-/* Answers 202 when Redis has it, else 503. id is valid as an id; the response's sluice-id is it. */
-void cancel_start(struct gateway *gateway, struct request *request, struct sl_span id);
+/* Answers 202 when Redis has it, else 503. The request's id is the query's. */
+void cancel_start(struct gateway *gateway, const struct request *request);
 void cancel_free_all(struct gateway *gateway); /* When the server and the coord are gone. */
 
 #endif

@@ -16,6 +16,7 @@
 #include "workers/gateway/cancel.h"
 #include "workers/gateway/expiry.h"
 #include "workers/gateway/open_query.h"
+#include "workers/gateway/replay.h"
 #include "workers/gateway/replies.h"
 #include "workers/gateway/routes.h"
 
@@ -158,7 +159,7 @@ static void on_producer_fatal(void *ctx, const char *why)
 static void on_scrape(void *ctx)
 {
     struct gateway *gateway = ctx;
-    sl_gauge_set(gateway->metrics.in_flight, (double)gateway->open.len);
+    sl_gauge_set(gateway->metrics.in_flight, (double)gateway->in_flight);
     sl_gauge_set(gateway->metrics.callers, (double)gateway->callers);
     if (gateway->server != NULL) {
         sl_gauge_set(gateway->metrics.connections,
@@ -300,6 +301,7 @@ static int create_parts(struct gateway *gateway, char *why, size_t why_size)
     rv = rv != 0 ? rv : create_producer(gateway, why, why_size);
     rv = rv != 0 ? rv : create_coord(gateway, why, why_size);
     rv = rv != 0 ? rv : replies_create(gateway, &gateway->replies, why, why_size);
+    rv = rv != 0 ? rv : replay_create(gateway, &gateway->replay, why, why_size);
     rv = rv != 0 ? rv : create_server(gateway, why, why_size);
     return rv != 0 ? rv
                    : sl_signals_create(gateway->loop, gateway->process->drain_ms, on_drain, on_stop,
@@ -314,6 +316,8 @@ static void destroy_parts(struct gateway *gateway)
         sl_signals_destroy(gateway->signals);
         sl_http_server_destroy(gateway->server);
         replies_destroy(gateway->replies);
+        replay_destroy(gateway->replay);
+        gateway->replay = NULL;
         if (gateway->producer != NULL) {
             sl_producer_destroy(gateway->producer, FLUSH_MS);
         }
@@ -335,7 +339,6 @@ int gateway_run(void *ctx, const struct sl_process_options *process)
 {
     struct gateway gateway = {.process = process, .options = ctx};
     char why[WHY_MAX] = "";
-    sl_list_init(&gateway.settled);
     sl_list_init(&gateway.endings);
     sl_list_init(&gateway.cancellations);
     sl_buf_init(&gateway.scratch, SCRATCH_MAX);

@@ -26,6 +26,7 @@ struct gateway_metrics {
 };
 
 struct replies;
+struct replay;
 
 struct gateway {
     const struct sl_process_options *process;
@@ -40,12 +41,14 @@ struct gateway {
     struct sl_coord *coord;
     struct sl_http_server *server;
     struct replies *replies;
+    struct replay *replay;
     struct sl_signals *signals;
 
     char queries_topic[TOPIC_MAX], replies_topic[TOPIC_MAX], results_topic[TOPIC_MAX];
-    struct sl_map open;           /* Open queries by id (open_query.h). */
-    size_t callers;               /* Of them, those whose caller is there. */
-    struct sl_list settled;       /* Ended queries that something still refers to. */
+    struct sl_map open;           /* Open queries by id (open_query.h), */
+    size_t in_flight;             /* those of them that have not ended, */
+    size_t listening;             /* and the callers who are not at the end. */
+    size_t callers;               /* Exchanges that wait for an answer or read it. */
     struct sl_list endings;       /* Being stored or produced (expiry.h). */
     struct sl_list cancellations; /* On their way to Redis (cancel.h). */
     struct sl_buf scratch;        /* A record that is being built. */

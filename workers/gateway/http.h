@@ -18,6 +18,7 @@ enum { REQUEST_ID_MAX = 128, HTTP_STATUSES = 24 };
     X(CHAT, "/v1/chat/completions")                                                                \
     X(MODELS, "/v1/models")                                                                        \
     X(QUERIES, "/v1/queries/{id}")                                                                 \
+    X(EVENTS, "/v1/queries/{id}/events")                                                           \
     X(OPENAPI, "/openapi.json")                                                                    \
     X(OTHER, "other")
 enum route {

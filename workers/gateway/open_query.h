@@ -1,67 +1,76 @@
 /*
- * An open query: from its produce to the end of what its caller gets. It is found by its id when an
- * event comes, and lives until three things are over: the query (its terminal event, or the time
- * after which the gateway ends it), its exchange with the caller, and the producer's report.
+ * An open query: one that this gateway has callers for, or that it let in and that has not ended.
+ * It is found by its id when an event comes. One that this gateway opened is read live and has a
+ * live caller, who opened it; all other callers are fed by a replay.
  */
 #ifndef SLUICE_GATEWAY_OPEN_QUERY_H
 #define SLUICE_GATEWAY_OPEN_QUERY_H
 
-#include "common/codec.h"
-#include "workers/gateway/chat_write.h"
+#include "common/attach.h"
+#include "workers/gateway/caller.h"
 #include "workers/gateway/gateway.h"
-#include "workers/gateway/order.h"
-
-struct open_query;
-
-/* How the caller wants the answer. All hooks run while the caller is there. */
-struct format {
-    bool stream; /* SSE: the head follows acceptance, endings are events. */
-    /* An event that counts, other than the terminal one. value: its record's bytes. */
-    void (*event)(struct open_query *q, const struct sl_event *event, struct sl_span value);
-    /* The terminal event; not streamed: of a query that is done, failures are answered for it. */
-    void (*end)(struct open_query *q, const struct sl_event *event);
-};
-extern const struct format format_query_stream, format_query_json;
-extern const struct format format_chat_stream, format_chat_json;
+#include "workers/gateway/intake.h"
 
 struct open_query {
     struct gateway *gateway;
-    struct sl_map_node by_id;  /* In gateway->open. */
-    struct sl_list in_settled; /* Once ended. */
-    struct request request;    /* exchange NULL: the caller has gone, or has everything. */
-    const struct format *format;
+    struct sl_map_node by_id; /* In gateway->open, until it is freed. */
     struct sl_arena arena;
-    struct sl_query query; /* What the ending needs; without history, filter and extra. */
-    struct order order;
+    struct sl_query query; /* What an ending needs; without history, filter and extra. */
+    struct sl_attachment attachment;
 
+    struct sl_list callers;
+    size_t listening;    /* Of them, those who are there and not at the end. */
+    struct caller *live; /* Who opened it; stays until the end, there or not. NULL: none. */
+
+    bool ours;      /* This gateway produced it: it stores an ending after the deadline. */
     bool producing; /* The producer's report has not come. */
-    bool accepted;  /* The broker has the job. */
-    bool ended;
-    bool left; /* The caller went before the end. */
-    bool cut;  /* Nothing more is written: a write was not taken, or could not be made. */
-    uint64_t opened_us, first_text_us;
-    uint64_t written_ms;      /* The last write, for keep-alives. */
-    struct sl_timer deadline; /* The gateway's own ending. */
-    struct sl_timer idle;     /* Keep-alives; then the grace of a caller who left. */
-    struct sl_task flush;
-    struct sl_buf out; /* Stream: to be written. Else: the text so far. */
-
-    struct chat_head chat;
-    struct sl_buf citations; /* Chat, not streamed: a JSON array. */
-    bool chat_begun;         /* The first chunk is written. */
+    bool attached;
+    bool ended;   /* Its ending was seen. */
+    bool overdue; /* The ending should have come by now. */
+    struct sl_timer deadline;
+    struct sl_timer grace; /* All callers have left. */
 };
 
-/* Opens the query that parsed describes and produces it; the exchange is answered in any case.
- * Copies of parsed what is kept. chat: NULL for the other formats. */
-void open_query_start(struct gateway *gateway, const struct request *request,
-                      const struct format *format, const struct sl_query *parsed,
-                      const struct chat_head *chat);
-/* A record of the replies topic whose id is this query's. */
-void open_query_record(struct open_query *q, const struct sl_record *record);
-/* Appends to the stream; written at the end of this turn. */
-struct sl_buf *open_query_out(struct open_query *q);
+/* Where a caller that came back goes on. */
+struct resume_point {
+    bool given;
+    uint32_t attempt, seq; /* The last event that it has. */
+};
 
-/* Ends all that are left, when the server and the producer are gone. */
+/* Opens the query that intake describes, under the request's id, and produces it; the exchange is
+ * answered in any case. Copies what is kept. */
+void open_query_start(struct gateway *gateway, const struct intake *intake);
+/* Another caller of a query that runs or has ended, wherever: the request's id, at its place. The
+ * exchange is answered in any case. point NULL: its job is known to be produced. */
+void open_query_join(struct gateway *gateway, const struct intake *intake,
+                     const struct sl_place *place, const struct resume_point *point);
+
+/* How open_query.c goes on with what open_start.c has begun: the producer's report, ctx being the
+ * query, and the watch over its deadline. */
+void open_query_delivered(void *ctx, int err, int32_t partition, int64_t offset);
+void open_query_watch(struct open_query *q);
+
+/* A record whose id is this query's, from this gateway's partition, or from a replay. */
+void open_query_live(struct open_query *q, const struct sl_record *record);
+void open_query_replayed(struct open_query *q, const struct sl_record *record);
+
+/* A caller of q that is fed by a replay has been given all that stood in the log. */
+void open_query_caught_up(struct open_query *q, struct caller *caller);
+
+/* Of a caller of q. None of these frees anything. */
+void open_query_attach(struct open_query *q);
+void open_query_caller_lost(struct open_query *q, struct caller *caller); /* Its sequence broke. */
+/* event: the ending that it was given, or NULL. */
+void open_query_caller_ended(struct open_query *q, struct caller *caller,
+                             const struct sl_event *event);
+/* Its exchange is over; frees what is over with it. */
+void open_query_caller_gone(struct open_query *q, struct caller *caller);
+/* Frees the callers that are over, and the query if it is. At the end of each thing that happens to
+ * a query. */
+void open_query_tidy(struct open_query *q);
+
+void open_query_free(struct open_query *q); /* Whatever refers to it. */
+/* Frees all, when the server and the producer are gone. */
 void open_query_free_all(struct gateway *gateway);
 
 #endif

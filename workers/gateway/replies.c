@@ -43,6 +43,7 @@ struct replies {
     struct sl_timer timer;
     int partitions; /* Also the answer of the thread pool. */
     int32_t partition;
+    int64_t next;  /* Offset. */
     bool counting; /* The thread pool works for us. */
     long long holders[PARTITIONS_MAX];
     int asked;
@@ -59,10 +60,11 @@ static void on_record(void *ctx, const struct sl_record *record)
     struct gateway *gateway = replies->gateway;
     struct sl_span id = sl_record_header(record, "sluice-id");
     struct sl_map_node *node = id.len > 0 ? sl_map_find(&gateway->open, id) : NULL;
+    replies->next = record->offset + 1;
     if (node != NULL) {
         double lag_s = (double)(sl_clock_unix_ms() - record->timestamp_ms) / 1000;
         sl_histogram_observe(gateway->metrics.reply_lag, lag_s > 0 ? lag_s : 0);
-        open_query_record(SL_ITEM(node, struct open_query, by_id), record);
+        open_query_live(SL_ITEM(node, struct open_query, by_id), record);
     }
 }
 
@@ -70,6 +72,7 @@ static void on_started(void *ctx, int64_t offset)
 {
     struct replies *replies = ctx;
     replies->state = READING;
+    replies->next = offset;
     sl_condition_set(replies->gateway->kafka_ready, true, NULL);
     sl_log(SL_LOG_INFO, "reading replies", SL_STR("topic", replies->gateway->replies_topic),
            SL_INT("partition", replies->partition), SL_INT("offset", offset));
@@ -299,4 +302,9 @@ bool replies_ready(const struct replies *replies)
 int32_t replies_partition(const struct replies *replies)
 {
     return replies->partition;
+}
+
+int64_t replies_next(const struct replies *replies)
+{
+    return replies->next;
 }

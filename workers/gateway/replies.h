@@ -15,5 +15,7 @@ int replies_create(struct gateway *gateway, struct replies **ret, char *why,
 void replies_destroy(struct replies *replies);
 bool replies_ready(const struct replies *replies); /* Reading: queries may be accepted. */
 int32_t replies_partition(const struct replies *replies);
+/* The offset of the next record that will be seen. */
+int64_t replies_next(const struct replies *replies);
 
 #endif

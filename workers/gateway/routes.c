@@ -2,9 +2,9 @@
  * The table of paths, and what each does with its request.
  *
  * A request is looked at in the order in which a client can put it right: the path (404), the
- * method (405), the content type (415), the body (400), and last what has nothing to do with it,
- * whether the gateway can take a query now (503). A query that passes becomes an open query, which
- * owns the exchange from then on.
+ * method (405), the content type (415), the id or the body (400), and last what has nothing to do
+ * with it, whether the gateway can take a query now (503). A query that passes becomes an open
+ * query, which owns the exchange from then on.
  */
 #include "workers/gateway/routes.h"
 
@@ -13,31 +13,39 @@
 #include "workers/gateway/chat_request.h"
 #include "workers/gateway/open_query.h"
 #include "workers/gateway/replies.h"
+#include "workers/gateway/resume.h"
 
 #include <stdio.h>
 
-enum { BODY_MAX = 1 << 20, REQUEST_ARENA_MAX = 32 << 20, MODELS_MAX = 65536 };
+enum {
+    BODY_MAX = 1 << 20,
+    REQUEST_ARENA_MAX = 32 << 20,
+    MODELS_MAX = 65536,
+    ALLOWED_MAX = 64, /* All methods of one path. */
+};
 
 static void on_query(struct gateway *gateway, struct request *request);
 static void on_chat(struct gateway *gateway, struct request *request);
 static void on_models(struct gateway *gateway, struct request *request);
 static void on_delete(struct gateway *gateway, struct request *request);
+static void on_events(struct gateway *gateway, struct request *request);
 static void on_openapi(struct gateway *gateway, struct request *request);
 
-static const struct {
-    const char *path;
-    bool is_prefix; /* An id follows. */
-    enum route route;
-    const char *methods; /* For Allow; GET brings HEAD. */
+/* One row a path and method. {id} in a path is a query's id, which is then the request's; a GET
+ * also answers HEAD unless it is a stream. */
+static const struct row {
+    enum route route; /* Its text is the path. */
+    const char *methods;
     bool has_body;
     void (*handle)(struct gateway *gateway, struct request *request);
 } table[] = {
-    {"/v1/query", false, ROUTE_QUERY, "POST", true, on_query},
-    {"/v1/search", false, ROUTE_SEARCH, "POST", true, on_query},
-    {"/v1/chat/completions", false, ROUTE_CHAT, "POST", true, on_chat},
-    {"/v1/models", false, ROUTE_MODELS, "GET, HEAD", false, on_models},
-    {"/v1/queries/", true, ROUTE_QUERIES, "DELETE", false, on_delete},
-    {"/openapi.json", false, ROUTE_OPENAPI, "GET, HEAD", false, on_openapi},
+    {ROUTE_QUERY, "POST", true, on_query},
+    {ROUTE_SEARCH, "POST", true, on_query},
+    {ROUTE_CHAT, "POST", true, on_chat},
+    {ROUTE_MODELS, "GET, HEAD", false, on_models},
+    {ROUTE_QUERIES, "DELETE", false, on_delete},
+    {ROUTE_EVENTS, "GET", false, on_events},
+    {ROUTE_OPENAPI, "GET, HEAD", false, on_openapi},
 };
 enum { TABLE_LEN = sizeof(table) / sizeof(table[0]) };
 
@@ -51,22 +59,21 @@ static void fail(const struct request *request, int status, const char *code, co
 
 /* --- finding the handler --- */
 
-static struct sl_span id_of(struct sl_span path)
+/* Is path the row's? id: what stands for {id}, data NULL where the row has none. */
+static bool matches(const struct row *row, struct sl_span path, struct sl_span *id)
 {
-    size_t prefix = strlen("/v1/queries/");
-    return (struct sl_span){path.data + prefix, path.len - prefix};
-}
-
-static size_t find(struct sl_span path)
-{
-    size_t i = 0;
-    for (; i < TABLE_LEN; i++) {
-        if (table[i].is_prefix ? sl_span_begins(path, table[i].path) && sl_id_valid(id_of(path))
-                               : sl_span_is(path, table[i].path)) {
-            break;
-        }
+    const char *pattern = route_path(row->route), *hole = strstr(pattern, "{id}");
+    *id = (struct sl_span){0};
+    if (hole == NULL) {
+        return sl_span_is(path, pattern);
     }
-    return i;
+    size_t before = (size_t)(hole - pattern), after = strlen(hole + strlen("{id}"));
+    if (path.len <= before + after || memcmp(path.data, pattern, before) != 0 ||
+        memcmp(path.data + path.len - after, hole + strlen("{id}"), after) != 0) {
+        return false;
+    }
+    *id = (struct sl_span){path.data + before, path.len - before - after};
+    return memchr(id->data, '/', id->len) == NULL;
 }
 
 /* "GET" among "GET, HEAD". */
@@ -82,29 +89,65 @@ static bool allows(const char *methods, struct sl_span method)
     return false;
 }
 
+/* The row of path and method; NULL with allowed empty: there is no such path, else no such method.
+ */
+static const struct row *find(struct sl_span path, struct sl_span method, struct sl_span *id,
+                              enum route *route, char *allowed, size_t size)
+{
+    size_t len = 0;
+    *route = ROUTE_OTHER;
+    allowed[0] = '\0';
+    for (size_t i = 0; i < TABLE_LEN; i++) {
+        struct sl_span found;
+        if (!matches(&table[i], path, &found)) {
+            continue;
+        }
+        *id = found;
+        *route = table[i].route;
+        if (allows(table[i].methods, method)) {
+            return &table[i];
+        }
+        len += (size_t)snprintf(allowed + len, size - len, "%s%s", len > 0 ? ", " : "",
+                                table[i].methods);
+    }
+    return NULL;
+}
+
+static void fail_method(const struct request *request, const char *allowed)
+{
+    char message[ALLOWED_MAX + 32];
+    snprintf(message, sizeof(message), "this path takes %s", allowed);
+    const struct failure failure = {
+        .status = 405, .code = "method_not_allowed", .message = message, .allow = allowed};
+    respond_failure(request, &failure);
+}
+
 void routes_on_request(void *ctx, struct sl_http_exchange *exchange)
 {
     struct gateway *gateway = ctx;
     struct request request;
-    size_t i = find(sl_http_path(exchange));
-    request_init(&request, exchange, &gateway->http_counts,
-                 i < TABLE_LEN ? table[i].route : ROUTE_OTHER);
-    if (i == TABLE_LEN) {
+    struct sl_span id;
+    enum route route;
+    char allowed[ALLOWED_MAX];
+    const struct row *row = find(sl_http_path(exchange), sl_http_method(exchange), &id, &route,
+                                 allowed, sizeof(allowed));
+    request_init(&request, exchange, &gateway->http_counts, route);
+    if (row == NULL && allowed[0] == '\0') {
         fail(&request, 404, "not_found", NULL,
              "there is nothing at this path: GET /openapi.json tells what there is");
-    } else if (!allows(table[i].methods, sl_http_method(exchange))) {
-        char message[64];
-        snprintf(message, sizeof(message), "this path takes %s", table[i].methods);
-        const struct failure failure = {.status = 405,
-                                        .code = "method_not_allowed",
-                                        .message = message,
-                                        .allow = table[i].methods};
-        respond_failure(&request, &failure);
-    } else if (table[i].has_body && !request_has_json(exchange)) {
+    } else if (row == NULL) {
+        fail_method(&request, allowed);
+    } else if (row->has_body && !request_has_json(exchange)) {
         fail(&request, 415, "unsupported_media_type", "content-type",
              "content-type must be application/json");
+    } else if (id.data != NULL && !sl_id_valid(id)) {
+        fail(&request, 400, "invalid_id", "id",
+             "the id of a query is 1 to 64 characters of A-Z a-z 0-9 . _ -");
     } else {
-        table[i].handle(gateway, &request);
+        if (id.data != NULL) {
+            snprintf(request.id, sizeof(request.id), SL_SPAN_FMT, SL_SPAN_ARG(id));
+        }
+        row->handle(gateway, &request);
     }
 }
 
@@ -150,14 +193,15 @@ static void fail_by_fault(const struct request *request, int err, const struct s
     }
 }
 
-/* False: it was answered that no query can be taken now. */
+/* False: it was answered that no caller can be taken now. */
 static bool has_room(const struct gateway *gateway, const struct request *request)
 {
+    size_t max = (size_t)gateway->options->max_inflight;
     if (gateway->draining) {
         fail(request, 503, "overloaded", NULL, "this gateway is about to end");
     } else if (!replies_ready(gateway->replies)) {
         fail(request, 503, "overloaded", NULL, "this gateway is not ready: it waits for Kafka");
-    } else if (gateway->open.len >= (size_t)gateway->options->max_inflight) {
+    } else if (gateway->in_flight >= max || gateway->listening >= max) {
         fail(request, 503, "overloaded", NULL,
              "as many queries as this gateway takes are in flight");
     } else {
@@ -216,32 +260,33 @@ static struct sl_span trace_of(const struct sl_http_exchange *exchange)
     return trace;
 }
 
-static void start(struct gateway *gateway, struct request *request, const struct format *format,
-                  struct sl_query *query, const struct chat_head *chat)
+static void start(struct gateway *gateway, struct intake *intake)
 {
-    if (resolve_model(gateway, request, query) && has_room(gateway, request)) {
-        query->traceparent = trace_of(request->exchange);
-        open_query_start(gateway, request, format, query, chat);
+    const struct request *request = &intake->request;
+    if (resolve_model(gateway, request, &intake->query) && has_room(gateway, request)) {
+        intake->query.traceparent = trace_of(request->exchange);
+        open_query_start(gateway, intake);
     }
 }
 
 static void on_query(struct gateway *gateway, struct request *request)
 {
-    struct sl_arena arena;
-    struct sl_query query = {0};
+    struct intake intake = {.request = *request};
     struct sl_fault fault = {{0}, {0}};
-    sl_arena_init(&arena, REQUEST_ARENA_MAX);
-    int err = sl_query_decode(sl_http_body(request->exchange), true, &arena, &query, &fault);
+    sl_arena_init(&intake.arena, REQUEST_ARENA_MAX);
+    int err = sl_query_decode(sl_http_body(request->exchange), true, &intake.arena, &intake.query,
+                              &fault);
     if (err == 0 && request->route == ROUTE_SEARCH) {
-        query.mode = SL_MODE_SEARCH;
+        intake.query.mode = SL_MODE_SEARCH;
     }
     if (err == 0) {
         bool stream = request_wants_events(request->exchange);
-        start(gateway, request, stream ? &format_query_stream : &format_query_json, &query, NULL);
+        intake.format = stream ? &format_query_stream : &format_query_json;
+        start(gateway, &intake);
     } else {
         fail_by_fault(request, err, &fault);
     }
-    sl_arena_fini(&arena);
+    sl_arena_fini(&intake.arena);
 }
 
 static void on_chat(struct gateway *gateway, struct request *request)
@@ -251,22 +296,24 @@ static void on_chat(struct gateway *gateway, struct request *request)
         .timeout_ms = sl_http_request_header(request->exchange, "sluice-timeout-ms"),
         .on_disconnect = sl_http_request_header(request->exchange, "sluice-on-disconnect"),
     };
-    struct sl_arena arena;
+    struct intake intake = {.request = *request, .is_chat = true};
     struct chat_request chat;
     struct sl_fault fault;
-    sl_arena_init(&arena, REQUEST_ARENA_MAX);
-    int err = chat_request_read(sl_http_body(request->exchange), &headers,
-                                (size_t)gateway->options->history_bytes, &arena, &chat, &fault);
+    sl_arena_init(&intake.arena, REQUEST_ARENA_MAX);
+    int err =
+        chat_request_read(sl_http_body(request->exchange), &headers,
+                          (size_t)gateway->options->history_bytes, &intake.arena, &chat, &fault);
     if (err == 0) {
-        const struct chat_head head = {.created_s = sl_clock_unix_ms() / 1000,
-                                       .model = chat.query.model,
-                                       .include_usage = chat.include_usage};
-        start(gateway, request, chat.stream ? &format_chat_stream : &format_chat_json, &chat.query,
-              &head);
+        intake.query = chat.query;
+        intake.format = chat.stream ? &format_chat_stream : &format_chat_json;
+        intake.chat = (struct chat_head){.created_s = sl_clock_unix_ms() / 1000,
+                                         .model = chat.query.model,
+                                         .include_usage = chat.include_usage};
+        start(gateway, &intake);
     } else {
         fail_by_fault(request, err, &fault);
     }
-    sl_arena_fini(&arena);
+    sl_arena_fini(&intake.arena);
 }
 
 /* --- the rest --- */
@@ -292,5 +339,12 @@ static void on_openapi(struct gateway *gateway, struct request *request)
 
 static void on_delete(struct gateway *gateway, struct request *request)
 {
-    cancel_start(gateway, request, id_of(sl_http_path(request->exchange)));
+    cancel_start(gateway, request);
+}
+
+static void on_events(struct gateway *gateway, struct request *request)
+{
+    if (has_room(gateway, request)) {
+        resume_start(gateway, request);
+    }
 }
