@@ -114,8 +114,9 @@ void sl_claim_give_back(struct sl_coord *coord, struct sl_admission *admission)
         sl_admit_withdraw(coord, admission);
         return;
     }
-    uint64_t fence = admission->fence;
-    coord_give_back(coord, take_op(coord, admission), fence);
+    struct sl_op *op = take_op(coord, admission);
+    op->shown = admission->streams;
+    coord_give_back(coord, op, admission->fence);
 }
 
 int sl_claim_end(struct sl_coord *coord, struct sl_span id, const char *stage, uint64_t fence,

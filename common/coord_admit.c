@@ -275,6 +275,8 @@ static void clean_up(struct sl_coord *coord, const struct coord_slot *slot, long
         release_slot(coord, slot, (unsigned)sl_reply_int(sl_reply_at(answer, 3)));
     }
     if (slot->op != NULL && is_claimed(code)) {
+        slot->op->attempt = (uint32_t)sl_reply_int(sl_reply_at(answer, 2));
+        slot->op->shown = code == SL_VERDICT_STREAMED;
         coord_give_back(coord, slot->op, (uint64_t)sl_reply_int(sl_reply_at(answer, 1)));
     } else {
         coord_op_free(coord, slot->op);

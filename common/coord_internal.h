@@ -65,6 +65,7 @@ struct sl_op {
     enum op_type type;
     bool bulk;
     bool releases;       /* Goes first. */
+    bool shown;          /* Given back after something of it was shown. */
     struct sl_buf bytes; /* id, stage, ending. */
     size_t id_len, stage_len;
     size_t limit;

@@ -132,8 +132,9 @@ static void put_op(struct sl_coord *coord, const struct sl_op *op)
                                                        : "give_back");
         coord_args_work(coord, op);
         coord_args_int(coord, op->fence);
-        if (op->type != OP_GIVE_BACK) {
-            coord_args_int(coord, op->attempt);
+        coord_args_int(coord, op->attempt);
+        if (op->type == OP_GIVE_BACK) {
+            coord_args_int(coord, op->shown ? 1 : 0);
         }
         break;
     case OP_END:

@@ -84,14 +84,17 @@ local function claim_text(state, attempt, fence)
   return string.format('%s %s %.0f %.0f', state, me, attempt, fence)
 end
 
--- Whether a claim is this process's: Redis says so, or Redis lost it and this is the quarantine, in
--- which the highest fence wins.
-local function is_ours(text, fence)
-  local state, owner, _, stored = read_claim(text)
-  if owner == me and state ~= 'f' and state ~= 'g' then
-    return true
-  end
+-- Whether Redis lost the claim that has this fence: this is the quarantine, and what is known is nothing,
+-- or older. The highest fence wins.
+local function was_lost(text, fence)
+  local state, _, _, stored = read_claim(text)
   return quarantine > 0 and (not state or (state ~= 'd' and stored < fence))
+end
+
+-- Whether a claim is this process's: Redis says so, or lost it.
+local function is_ours(text, fence)
+  local state, owner = read_claim(text)
+  return (owner == me and state ~= 'f' and state ~= 'g') or was_lost(text, fence)
 end
 
 -- Work that others watch has changed: tell them. The flag is set again by whoever is parked again.

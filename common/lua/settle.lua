@@ -8,7 +8,8 @@
 --          'heal', limit, serial of the probe that succeeded
 --          'done', kind, id, stage, fence, attempt
 --          'stream', kind, id, stage, fence, attempt
---          'give_back', kind, id, stage, fence (0: whatever this process claimed)
+--          'give_back', kind, id, stage, fence (0: whatever this process claimed), attempt, 1 if something
+--             was shown
 --          'end', id, stage, fence (0: without a claim), the ending's bytes
 --          'ended', id
 --          'cancel', id
@@ -88,14 +89,21 @@ function ops.stream()
   return 0
 end
 
+-- Also what Redis lost: else a generation that was shown could be begun again unasked.
 function ops.give_back()
-  local kind, id, stage, fence = arg(), arg(), arg(), num()
+  local kind, id, stage, fence, attempt, shown = arg(), arg(), arg(), num(), num(), num() == 1
   local key = work_key(kind, id)
-  local state, owner, attempt, stored = read_claim(redis.call('HGET', key, stage))
-  if not is_running(state) or owner ~= me or (fence ~= 0 and stored ~= fence) then
+  local text = redis.call('HGET', key, stage)
+  local state, owner, known_attempt, known_fence = read_claim(text)
+  if is_running(state) and owner == me and (fence == 0 or known_fence == fence) then
+    attempt, fence = known_attempt, known_fence
+  elseif fence == 0 or not was_lost(text, fence) then
     return LOST
   end
-  redis.call('HSET', key, stage, claim_text(state == 't' and 'g' or 'f', attempt, stored))
+  redis.call('HSET', key, stage, claim_text((shown or state == 't') and 'g' or 'f', attempt, fence))
+  if not text then
+    keep(key, kind == 'bulk' and 2 * ttl or result_ttl)
+  end
   tell_watchers(key, id)
   return 0
 end

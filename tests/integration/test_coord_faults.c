@@ -71,6 +71,55 @@ TEST(what_is_being_shown_stays_so_when_redis_forgets_it)
     cluster_stop(&cluster);
 }
 
+static void check_claim(const char *id, const char *state, const struct test_job *job)
+{
+    char expected[64];
+    snprintf(expected, sizeof(expected), "%s a 1 %llu", state,
+             (unsigned long long)job->admission.fence);
+    CHECK_STR(cluster_say(&cluster, "HGET t:query:%s test", id), expected);
+    CHECK(atoll(cluster_say(&cluster, "PTTL t:query:%s", id)) > 0);
+}
+
+TEST(what_redis_forgot_can_still_be_given_back)
+{
+    struct test_job shown, quiet, older, newer, next;
+    start();
+    admit(&shown, a, "shown", SL_VERDICT_GRANTED);
+    admit(&quiet, a, "quiet", SL_VERDICT_GRANTED);
+    admit(&older, a, "older", SL_VERDICT_GRANTED);
+    admit(&newer, a, "newer", SL_VERDICT_GRANTED);
+    CHECK(sl_claim_stream(a, &shown.admission, NULL, NULL) == 0);
+    UNTIL(&cluster, sl_coord_idle(a));
+    cluster_say(&cluster, "FLUSHALL");
+    cluster_say(&cluster, "HSET t:query:older test \"s z 1 1700000000000000\"");
+    cluster_say(&cluster, "EXPIRE t:query:older 100");
+    cluster_say(&cluster, "HSET t:query:newer test \"s z 2 %llu\"",
+                (unsigned long long)newer.admission.fence + 1);
+    sl_claim_give_back(a, &shown.admission);
+    sl_claim_give_back(a, &quiet.admission);
+    sl_claim_give_back(a, &older.admission);
+    sl_claim_give_back(a, &newer.admission);
+    UNTIL(&cluster, sl_coord_idle(a));
+    check_claim("shown", "g", &shown);
+    check_claim("quiet", "f", &quiet);
+    check_claim("older", "f", &older);
+    CHECK(strncmp(cluster_say(&cluster, "HGET t:query:newer test"), "s z 2 ", 6) == 0);
+    admit(&next, b, "shown", SL_VERDICT_STREAMED); /* Not begun again unasked. */
+    cluster_stop(&cluster);
+}
+
+TEST(what_vanished_for_another_reason_is_not_given_back)
+{
+    struct test_job job;
+    start();
+    admit(&job, a, "q1", SL_VERDICT_GRANTED);
+    cluster_say(&cluster, "DEL t:query:q1"); /* It may have ended, long ago. */
+    sl_claim_give_back(a, &job.admission);
+    UNTIL(&cluster, sl_coord_idle(a));
+    CHECK_STR(cluster_say(&cluster, "EXISTS t:query:q1"), "0");
+    cluster_stop(&cluster);
+}
+
 TEST(in_the_quarantine_the_highest_fence_wins)
 {
     struct test_job old, new;
@@ -332,6 +381,9 @@ int main(int argc, char **argv)
         {"what_runs_survives_that_redis_forgets_it", what_runs_survives_that_redis_forgets_it},
         {"what_is_being_shown_stays_so_when_redis_forgets_it",
          what_is_being_shown_stays_so_when_redis_forgets_it},
+        {"what_redis_forgot_can_still_be_given_back", what_redis_forgot_can_still_be_given_back},
+        {"what_vanished_for_another_reason_is_not_given_back",
+         what_vanished_for_another_reason_is_not_given_back},
         {"in_the_quarantine_the_highest_fence_wins", in_the_quarantine_the_highest_fence_wins},
         {"an_ending_in_the_quarantine_is_stored", an_ending_in_the_quarantine_is_stored},
         {"a_claim_or_lease_that_vanished_is_lost", a_claim_or_lease_that_vanished_is_lost},
