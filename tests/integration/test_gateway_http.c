@@ -73,6 +73,8 @@ static void check_error(const char *what, int status, const char *code, const ch
     sl_buf_clear(&peer.in);
 }
 
+#define A_65 "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+
 TEST(paths_methods_and_types_are_checked_in_this_order)
 {
     static const struct {
@@ -86,7 +88,9 @@ TEST(paths_methods_and_types_are_checked_in_this_order)
         {"GET /v1/queries/some-id/more HTTP/1.1\r\n", 404, "not_found", NULL},
         {"DELETE /v1/queries/ HTTP/1.1\r\n", 404, "not_found", NULL},
         {"DELETE /v1/queries/no%20id HTTP/1.1\r\n", 400, "invalid_id", "id"},
-        {"GET /v1/queries/some-id HTTP/1.1\r\n", 405, "method_not_allowed", NULL},
+        {"GET /v1/queries/f%c3%bcr HTTP/1.1\r\n", 400, "invalid_id", "id"},
+        {"GET /v1/queries/" A_65 " HTTP/1.1\r\n", 400, "invalid_id", "id"},
+        {"PUT /v1/queries/some-id HTTP/1.1\r\n", 405, "method_not_allowed", NULL},
         {"GET /v1/query HTTP/1.1\r\n", 405, "method_not_allowed", NULL},
         {"OPTIONS /v1/chat/completions HTTP/1.1\r\n", 405, "method_not_allowed", NULL},
         {"POST /v1/models HTTP/1.1\r\n", 405, "method_not_allowed", NULL},

@@ -40,6 +40,7 @@ void gateway_stop(int exit_code);
 void gateway_signal(int signum);
 bool gateway_ended(void);
 bool gateway_logged(const char *text);
+const char *gateway_results_topic(void); /* Of one partition. */
 
 /* Sends a POST with a JSON body; headers: lines that end with \r\n. */
 void gateway_post(struct peer *peer, const char *path, const char *headers, const char *body);

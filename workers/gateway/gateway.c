@@ -19,6 +19,7 @@
 #include "workers/gateway/replay.h"
 #include "workers/gateway/replies.h"
 #include "workers/gateway/routes.h"
+#include "workers/gateway/status.h"
 
 #include <stdio.h>
 #include <sys/resource.h>
@@ -302,6 +303,7 @@ static int create_parts(struct gateway *gateway, char *why, size_t why_size)
     rv = rv != 0 ? rv : create_coord(gateway, why, why_size);
     rv = rv != 0 ? rv : replies_create(gateway, &gateway->replies, why, why_size);
     rv = rv != 0 ? rv : replay_create(gateway, &gateway->replay, why, why_size);
+    rv = rv != 0 ? rv : status_create(gateway, &gateway->status, why, why_size);
     rv = rv != 0 ? rv : create_server(gateway, why, why_size);
     return rv != 0 ? rv
                    : sl_signals_create(gateway->loop, gateway->process->drain_ms, on_drain, on_stop,
@@ -323,6 +325,7 @@ static void destroy_parts(struct gateway *gateway)
         }
         open_query_free_all(gateway);
         sl_coord_destroy(gateway->coord);
+        status_destroy(gateway->status);
         expiry_free_all(gateway);
         cancel_free_all(gateway);
         sl_admin_destroy(gateway->admin);

@@ -27,6 +27,7 @@ struct gateway_metrics {
 
 struct replies;
 struct replay;
+struct status;
 
 struct gateway {
     const struct sl_process_options *process;
@@ -42,6 +43,7 @@ struct gateway {
     struct sl_http_server *server;
     struct replies *replies;
     struct replay *replay;
+    struct status *status;
     struct sl_signals *signals;
 
     char queries_topic[TOPIC_MAX], replies_topic[TOPIC_MAX], results_topic[TOPIC_MAX];

@@ -7,15 +7,14 @@
  */
 #include "workers/gateway/query_id.h"
 
-#include "common/clock.h"
-
-enum { UUID_LEN = 36, TIME_DIGITS = 12 };
+enum { UUID_LEN = 36, TIME_DIGITS = 12, VARIANT_AT = 19 };
 
 static int digit(char c)
 {
     if (c >= '0' && c <= '9') {
         return c - '0';
     }
+    c = (char)(c | 0x20);
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
@@ -37,18 +36,27 @@ int64_t query_id_time_ms(struct sl_span id)
             digits++;
         }
     }
-    return ms;
+    return (digit(id.data[VARIANT_AT]) & 0xc) == 0x8 ? ms : -1;
 }
 
 void query_id_respond_unknown(const struct gateway *gateway, const struct request *request)
 {
     static const struct failure unknown = {
         .status = 404, .code = "not_found", .param = "id", .message = "there is no such query"};
+    int64_t time_ms = query_id_time_ms(sl_span_of(request->id));
+    if (time_ms >= 0 &&
+        time_ms < sl_coord_now_ms(gateway->coord) - gateway->process->result_ttl_ms) {
+        query_id_respond_gone(request);
+    } else {
+        respond_failure(request, &unknown);
+    }
+}
+
+void query_id_respond_gone(const struct request *request)
+{
     static const struct failure gone = {.status = 410,
                                         .code = "gone",
                                         .param = "id",
                                         .message = "the query's result is not kept any more"};
-    int64_t time_ms = query_id_time_ms(sl_span_of(request->id));
-    bool was = time_ms >= 0 && time_ms < sl_clock_unix_ms() - gateway->process->result_ttl_ms;
-    respond_failure(request, was ? &gone : &unknown);
+    respond_failure(request, &gone);
 }

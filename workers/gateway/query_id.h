@@ -10,5 +10,7 @@ int64_t query_id_time_ms(struct sl_span id);
 /* Redis does not know the request's id: 410 where it is a gateway's own and older than results are
  * kept, else 404. */
 void query_id_respond_unknown(const struct gateway *gateway, const struct request *request);
+/* 410: Redis knows it, but what it left is not in the log. */
+void query_id_respond_gone(const struct request *request);
 
 #endif

@@ -14,6 +14,7 @@
 #include "workers/gateway/open_query.h"
 #include "workers/gateway/replies.h"
 #include "workers/gateway/resume.h"
+#include "workers/gateway/status.h"
 
 #include <stdio.h>
 
@@ -28,6 +29,7 @@ static void on_query(struct gateway *gateway, struct request *request);
 static void on_chat(struct gateway *gateway, struct request *request);
 static void on_models(struct gateway *gateway, struct request *request);
 static void on_delete(struct gateway *gateway, struct request *request);
+static void on_status(struct gateway *gateway, struct request *request);
 static void on_events(struct gateway *gateway, struct request *request);
 static void on_openapi(struct gateway *gateway, struct request *request);
 
@@ -43,6 +45,7 @@ static const struct row {
     {ROUTE_SEARCH, "POST", true, on_query},
     {ROUTE_CHAT, "POST", true, on_chat},
     {ROUTE_MODELS, "GET, HEAD", false, on_models},
+    {ROUTE_QUERIES, "GET, HEAD", false, on_status},
     {ROUTE_QUERIES, "DELETE", false, on_delete},
     {ROUTE_EVENTS, "GET", false, on_events},
     {ROUTE_OPENAPI, "GET, HEAD", false, on_openapi},
@@ -340,6 +343,11 @@ static void on_openapi(struct gateway *gateway, struct request *request)
 static void on_delete(struct gateway *gateway, struct request *request)
 {
     cancel_start(gateway, request);
+}
+
+static void on_status(struct gateway *gateway, struct request *request)
+{
+    status_start(gateway->status, request);
 }
 
 static void on_events(struct gateway *gateway, struct request *request)
