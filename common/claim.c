@@ -27,6 +27,7 @@ void sl_admit(struct sl_coord *coord, struct sl_admission *admission)
     admission->op = NULL;
     admission->state = SL_ADMIT_WAITING;
     admission->unsure = admission->cancelled = admission->cancel_seen = false;
+    admission->suspect = false;
     admission->ticket = (struct sl_ticket){
         .deadline_ms = admission->deadline_ms, .bulk = admission->bulk, .job = true};
     sl_list_init(&admission->ticket.node);
@@ -40,6 +41,16 @@ void sl_admit(struct sl_coord *coord, struct sl_admission *admission)
     }
     sl_line_add(&coord->line, &admission->ticket);
     coord_ask(coord);
+}
+
+void sl_admit_hold(struct sl_coord *coord, bool hold, const struct sl_admission *only)
+{
+    assert(hold || only == NULL);
+    if (coord->hold != hold || coord->only != only) {
+        coord->hold = hold;
+        coord->only = only;
+        coord_ask_all(coord);
+    }
 }
 
 static void leave_line(struct sl_coord *coord, struct sl_admission *admission)
@@ -57,6 +68,7 @@ static void leave_line(struct sl_coord *coord, struct sl_admission *admission)
 
 void sl_admit_withdraw(struct sl_coord *coord, struct sl_admission *admission)
 {
+    coord->only = coord->only == admission ? NULL : coord->only;
     switch (admission->state) {
     case SL_ADMIT_IDLE:
         break;
@@ -158,6 +170,20 @@ void sl_claim_ended(struct sl_coord *coord, struct sl_span id)
     if (coord_op_about(coord, id, "", (struct sl_span){0}, &op) == 0) {
         coord_op_queue(coord, op, OP_ENDED, TRY_MS);
     }
+}
+
+static void forget_callers(struct sl_list *ops)
+{
+    SL_LIST_EACH(node, ops)
+    {
+        SL_ITEM(node, struct sl_op, node)->cb = NULL;
+    }
+}
+
+void sl_claim_forget_callers(struct sl_coord *coord)
+{
+    forget_callers(&coord->ops);
+    forget_callers(&coord->sent);
 }
 
 int sl_coord_cancel(struct sl_coord *coord, struct sl_span query_id, void (*cb)(void *ctx, int err),

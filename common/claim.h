@@ -34,6 +34,7 @@ struct sl_admission {
     int64_t deadline_ms; /* Redis's clock; 0: none. */
     bool bulk;           /* The claim goes when it is settled; no ending, no cancellation. */
     bool no_claim;       /* Only checks (ended, cancelled, expired) and permits. */
+    bool restarts;       /* STREAMED would begin it again, and is held back like GRANTED. */
     /* Permits wanted, initialised; NULL: none. Granted only when at least one of those wanted is
      * free, or none is wanted: until then the admission waits without a claim. */
     struct sl_permit *permits[SL_ADMIT_PERMITS];
@@ -43,6 +44,9 @@ struct sl_admission {
         struct sl_admission *admission); /* Granted: the query was cancelled. Once. */
     void (*on_lost)(
         struct sl_admission *admission); /* Granted: the claim is gone; stop, end nothing. */
+    /* Waiting: two of its owners died. Without a claim until sl_admit_hold names it. Once. NULL:
+     * nobody is told. */
+    void (*on_suspect)(struct sl_admission *admission);
     /* Answers. */
     uint64_t fence;
     uint32_t attempt; /* From 1. */
@@ -58,6 +62,7 @@ struct sl_admission {
     } state;
     char dead_owner[20];     /* Proved dead while it held this up. */
     bool unsure;             /* An answer was lost: the claim may be ours. */
+    bool suspect;            /* on_suspect came. */
     bool streams;            /* Something of it was shown: renewals say so. */
     bool cancelled;          /* on_cancelled came, or needs not come. */
     bool cancel_seen;        /* A message said so while the answer was out. */
@@ -75,6 +80,11 @@ struct sl_admission {
  * wanted with it and not free at a grant has the state NONE; the owner may ask for it then. While
  * Redis is away it waits, up to the deadline and then as long as needed: an ending needs Redis. */
 void sl_admit(struct sl_coord *coord, struct sl_admission *admission);
+/* hold: from the next round trip on nothing is granted but `only` (NULL: nothing); the other
+ * verdicts come as always, and permits for what runs. An admission whose owners died twice, a
+ * suspect, is granted only while it is named here: its process may die of it, and what that process
+ * holds then has lost an owner too. In effect until the next call. */
+void sl_admit_hold(struct sl_coord *coord, bool hold, const struct sl_admission *only);
 /* Takes it back in any state, without a word to Redis about a claim that is granted (its lease as
  * an owner goes on until sl_claim_settle or the process ends). Held permits stay with their owner.
  * The runner of a claim that was lost must withdraw or settle it. */
@@ -106,5 +116,7 @@ int sl_claim_end(struct sl_coord *coord, struct sl_span id, const char *stage, u
                  struct sl_span ending, void (*cb)(void *ctx, int err), void *ctx) SL_CHECKED;
 /* The ending was produced and acknowledged. Best effort, without an answer. */
 void sl_claim_ended(struct sl_coord *coord, struct sl_span id);
+/* Those who asked for something to be written are gone: it is written, and no cb comes. */
+void sl_claim_forget_callers(struct sl_coord *coord);
 
 #endif

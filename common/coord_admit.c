@@ -21,7 +21,7 @@
 
 #include <assert.h>
 
-enum answer { ANSWER_WAIT = SL_VERDICT_STREAMED + 1 }; /* Before it, the verdicts. */
+enum answer { ANSWER_WAIT = SL_VERDICT_STREAMED + 1, ANSWER_HELD }; /* Before, the verdicts. */
 
 static struct sl_admission *job_of(struct sl_ticket *ticket)
 {
@@ -55,6 +55,12 @@ static void put_want(struct sl_coord *coord, struct coord_slot *slot,
     coord_args_int(coord, slot->permit[i].serial);
 }
 
+/* What may be granted: nothing, all but suspects, or suspects too. */
+static unsigned may_run(const struct sl_coord *coord, const struct sl_admission *admission)
+{
+    return admission == coord->only ? 2 : coord->hold ? 0 : 1;
+}
+
 static void put_job(struct sl_coord *coord, struct coord_slot *slot, struct sl_admission *admission)
 {
     admission->state = SL_ADMIT_ASKED;
@@ -63,6 +69,8 @@ static void put_job(struct sl_coord *coord, struct coord_slot *slot, struct sl_a
     coord_args_work(coord, admission->op);
     coord_args_int(coord, admission->deadline_ms > 0 ? (uint64_t)admission->deadline_ms : 0);
     coord_args_int(coord, admission->no_claim ? 0 : 1);
+    coord_args_int(coord, may_run(coord, admission));
+    coord_args_int(coord, admission->restarts ? 1 : 0);
     coord_args_text(coord, admission->dead_owner);
     size_t wanted = 0;
     for (size_t i = 0; i < SL_ADMIT_PERMITS; i++) {
@@ -358,6 +366,21 @@ static void answer_job(struct sl_coord *coord, struct sl_admission *admission,
     admission->on_verdict(admission, (enum sl_verdict)code);
 }
 
+/* Asked again when something else may run; a cancellation and its deadline end it meanwhile. */
+static void held(struct sl_coord *coord, struct sl_ticket *ticket, bool suspect)
+{
+    struct sl_admission *admission = job_of(ticket);
+    bool may = may_run(coord, admission) > (suspect ? 1 : 0); /* Since it was asked. */
+    admission->unsure = false;
+    keep_waiting(coord, ticket, may ? 0 : coord->unit_ms);
+    if (suspect && !admission->suspect) {
+        admission->suspect = true;
+        if (admission->on_suspect != NULL) {
+            admission->on_suspect(admission);
+        }
+    }
+}
+
 /* The limits that this answer says are full, or not. */
 struct outcome {
     uint16_t granted, waited;
@@ -373,6 +396,10 @@ static void answer_slot(struct sl_coord *coord, const struct coord_slot *slot,
         return;
     }
     ticket->slot = 0;
+    if (code == ANSWER_HELD) {
+        held(coord, ticket, sl_reply_int(sl_reply_at(answer, 1)) != 0);
+        return;
+    }
     if (code < 0 || code >= ANSWER_WAIT) {
         outcome->waited |= ticket->wants;
         keep_waiting(coord, ticket, sl_reply_int(sl_reply_at(answer, 1)));

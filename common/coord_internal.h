@@ -118,6 +118,8 @@ struct sl_coord {
     size_t slot_count;
     struct sl_task ask_task;
     struct sl_timer line_timer;
+    bool hold; /* Nothing is granted but `only`. */
+    const struct sl_admission *only;
 
     /* What is held. */
     struct sl_list held;    /* sl_permit */

@@ -45,7 +45,7 @@ size_t intake_room(void *ctx, uint32_t class)
 {
     struct sl_worker *worker = ctx;
     size_t used = worker->slots_used[class] + worker->unparked[class]; /* These come first. */
-    if (worker->draining || worker->closing || worker->version_blocked ||
+    if (worker->draining || worker->closing || worker->version_blocked || worker->holds ||
         used >= worker->slots_max[class] || parked_full(worker, class)) {
         return 0;
     }

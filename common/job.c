@@ -98,6 +98,7 @@ struct sl_job *job_create(struct sl_worker *worker, const struct sl_record *reco
     job->state_data = (char *)job + state_at;
     job->taken_us = sl_clock_now_us();
     sl_list_init(&job->in_blocked);
+    sl_list_init(&job->in_suspects);
     init_work(job);
     copy_record(job, record, (char *)job + record_at);
     job->record.topic = worker->topic_names[position->topic];
@@ -181,6 +182,10 @@ void job_set_state(struct sl_job *job, enum job_state state)
     job->state = state;
     sl_list_push(&job->worker->states[state], &job->in_state);
     count_state(job, 1);
+    if (state == JOB_PARKED || state == JOB_ADMITTING) {
+        suspects_remove(job); /* Whether it is one is for the next admission to say. */
+    }
+    suspects_review(job->worker);
 }
 
 void job_free_slot(struct sl_job *job)
@@ -290,6 +295,8 @@ void job_destroy(struct sl_job *job)
     sl_list_remove(&job->in_state);
     sl_list_remove(&job->in_blocked);
     count_state(job, -1);
+    suspects_remove(job);
+    suspects_review(worker);
     sl_buf_fini(&job->bytes);
     sl_buf_fini(&job->early);
     sl_buf_fini(&job->partial_text);

@@ -1,7 +1,7 @@
 /*
  * The runtime's own view of a job, shared by intake.c (records become jobs), job.c (a job's life),
- * job_run.c (admission, running), job_stage.c (what stages call), settle.c (how it ends) and
- * settle_outbox.c (what it sends).
+ * job_run.c (admission, running), job_suspect.c (who runs alone), job_stage.c (what stages call),
+ * settle.c (how it ends) and settle_outbox.c (what it sends).
  */
 #ifndef SLUICE_COMMON_JOB_INTERNAL_H
 #define SLUICE_COMMON_JOB_INTERNAL_H
@@ -59,6 +59,7 @@ struct sl_job {
     enum job_state state;
     struct sl_list in_state;   /* In worker->states[state]. */
     struct sl_list in_blocked; /* Waiting for room in the producer. */
+    struct sl_list in_suspects;
     struct sl_map_node by_key;
     char key[JOB_KEY_MAX];
     const struct sl_stage_input *input;
@@ -143,19 +144,30 @@ void job_end(struct sl_job *job, enum sl_outcome outcome, enum sl_query_error co
 void job_leave_running(struct sl_job *job);
 void job_release_permits(struct sl_job *job);
 
+/* job_suspect.c */
+void suspects_add(struct sl_job *job);          /* Two of its owners died: it is to run alone. */
+void suspects_remove(struct sl_job *job);       /* Also one that is none. */
+void suspects_review(struct sl_worker *worker); /* After a job changed its state or is gone. */
+
 /* settle.c */
 void settle_forward(struct sl_job *job, const char *topic);
 void settle_bulk(struct sl_job *job);
 void settle_query(struct sl_job *job, const struct sl_result *result);
 void settle_stored_ending(struct sl_job *job, struct sl_span ending);
 void settle_dead_letter(struct sl_job *job, int err, const char *message);
+/* Its workers die of it: a query ends with worker_lost, and its record is a dead letter as well. */
+void settle_worn_out(struct sl_job *job);
 void settle_nothing(struct sl_job *job); /* The record is finished with. */
+/* The process ends, without its producer by now: finished if all that it sent arrived, else left to
+ * whoever reads the record next. */
+void settle_leave(struct sl_job *job);
 void settle_advance(struct sl_job *job); /* What came allows: perhaps the job's end. */
 
 /* settle_outbox.c */
 uint32_t settle_attempt(const struct sl_job *job); /* That its events bear: 0 before generation. */
 struct outbox_item *settle_add(struct sl_job *job, enum outbox_kind kind,
                                const struct sl_outgoing *record);
+void settle_send(struct outbox_item *item);
 void settle_send_outbox(struct sl_job *job); /* What was added; step SEND. */
 bool settle_sent(const struct sl_job *job);  /* All that it sent is acknowledged. */
 bool settle_quiet(const struct sl_job *job); /* Neither the producer nor Redis owes an answer. */

@@ -24,8 +24,14 @@ static void on_verdict(struct sl_admission *admission, enum sl_verdict verdict);
 static void on_retry(struct sl_admission *admission);
 static void on_cancelled(struct sl_admission *admission);
 static void on_claim_lost(struct sl_admission *admission);
+static void on_suspect(struct sl_admission *admission);
 
 /* --- admission --- */
+
+static bool wants_restart(const struct sl_job *job)
+{
+    return job->query != NULL && job->query->on_worker_lost == SL_WORKER_LOST_RESTART;
+}
 
 /* A lease that ends before a call took it up: the call asks for another. */
 static void on_permit_lost(struct sl_permit *permit)
@@ -46,6 +52,8 @@ void job_admit(struct sl_job *job)
     job->admission.on_retry = on_retry;
     job->admission.on_cancelled = on_cancelled;
     job->admission.on_lost = on_claim_lost;
+    job->admission.on_suspect = on_suspect;
+    job->admission.restarts = wants_restart(job);
     for (size_t i = 0; i < worker->stage->admission_permits; i++) {
         size_t limit = sl_coord_limit(worker->coord, worker->limits[i].name);
         sl_permit_init(&job->permits[i], limit, job->input->bulk, NULL, on_permit_lost);
@@ -129,8 +137,7 @@ static void start_again(struct sl_job *job)
 /* The worker that was sending the answer is dead. Nothing is paid for twice unasked. */
 static void on_streamed(struct sl_job *job)
 {
-    if (job->query != NULL && job->query->on_worker_lost == SL_WORKER_LOST_RESTART &&
-        sl_job_remaining_ms(job) > 0) {
+    if (wants_restart(job) && sl_job_remaining_ms(job) > 0) {
         begin_running(job);
         start_again(job);
     } else {
@@ -219,10 +226,14 @@ static void on_verdict(struct sl_admission *admission, enum sl_verdict verdict)
         on_streamed(job);
         break;
     case SL_VERDICT_WORN_OUT:
-        job_end(job, SL_FAILED, SL_QERR_WORKER_LOST,
-                "three workers were lost while they ran this stage");
+        settle_worn_out(job);
         break;
     }
+}
+
+static void on_suspect(struct sl_admission *admission)
+{
+    suspects_add(SL_ITEM(admission, struct sl_job, admission));
 }
 
 static void on_retry(struct sl_admission *admission)

@@ -8,7 +8,8 @@
  *
  * and then its positions end. Which steps there are depends on how it ended: a forwarded query
  * skips FLUSH and STORE, bulk work has FLUSH and MARK, a dead letter SEND alone where there is no
- * claim.
+ * claim. A query that three workers died of has a dead letter and an ending: the letter is
+ * acknowledged in FLUSH, because who finds the ending stored does not write the letter.
  *
  * Somebody else may have ended the query: a gateway, or another worker. Whether that ending was
  * produced is for Redis to say, so the job is admitted anew and does what the verdict says.
@@ -189,26 +190,44 @@ static struct sl_kafka_header *dead_headers(struct sl_job *job, int err, const c
     return headers;
 }
 
-void settle_dead_letter(struct sl_job *job, int err, const char *message)
+static struct outbox_item *add_dead_letter(struct sl_job *job, int err, const char *message)
 {
     size_t header_count;
     struct sl_kafka_header *headers = dead_headers(job, err, message, &header_count);
     char topic[TOPIC_MAX + 8];
     snprintf(topic, sizeof(topic), "%s.dlq", job->record.topic);
-    enter_settling(job);
-    sl_log(SL_LOG_WARN, "dead letter", SL_STR("topic", job->record.topic),
+    sl_log(SL_LOG_WARN, "dead letter", SL_SPANF("id", job->id), SL_STR("topic", job->record.topic),
            SL_INT("partition", job->record.partition), SL_INT("offset", job->record.offset),
            SL_STR("why", message));
     worker_count_dead(job->worker, job->record.topic);
-    job->outcome = OUTCOME_dead;
     struct sl_outgoing record = {.topic = topic,
                                  .partition = -1,
                                  .key = job->record.key,
                                  .value = job->record.value,
                                  .headers = headers,
                                  .header_count = header_count};
-    settle_add(job, OUTBOX_DEAD, &record);
+    return settle_add(job, OUTBOX_DEAD, &record);
+}
+
+void settle_dead_letter(struct sl_job *job, int err, const char *message)
+{
+    enter_settling(job);
+    job->outcome = OUTCOME_dead;
+    add_dead_letter(job, err, message);
     settle_send_outbox(job);
+}
+
+void settle_worn_out(struct sl_job *job)
+{
+    static const char why[] = "three workers died while they ran this job";
+    const struct sl_result result = {
+        .outcome = SL_FAILED, .code = SL_QERR_WORKER_LOST, .message = sl_span_of(why)};
+    if (job->query == NULL) {
+        settle_dead_letter(job, -SL_ELOST, why);
+        return;
+    }
+    settle_query(job, &result);
+    settle_send(add_dead_letter(job, -SL_ELOST, why));
 }
 
 /* --- the steps --- */
@@ -254,6 +273,22 @@ static void mark(struct sl_job *job)
     } else {
         finish_job(job);
     }
+}
+
+void settle_leave(struct sl_job *job)
+{
+    struct sl_coord *coord = job->worker->coord;
+    if (job->step != SETTLE_SEND || job->restarting || !settle_sent(job)) {
+        job_abandon(job);
+        return;
+    }
+    if (job->is_ending) {
+        sl_claim_ended(coord, job->id);
+    }
+    if (job->admission.state == SL_ADMIT_GRANTED) {
+        sl_claim_done(coord, &job->admission, NULL, NULL);
+    }
+    finish_job(job);
 }
 
 /* Queries that only Kafka knows; a gateway measures its own. */

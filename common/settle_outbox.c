@@ -18,8 +18,6 @@
 
 enum { RETRY_BASE_MS = 100, RETRY_CAP_MS = 2000, REPLY_TRIES = 5 };
 
-static void send_item(struct outbox_item *item);
-
 /* Generation numbers its events by attempt; before it the attempt is 0. */
 static bool generates(const struct sl_job *job)
 {
@@ -107,7 +105,7 @@ int sl_job_emit(struct sl_job *job, struct sl_event *event)
     if (generates(job)) {
         rv = send_counted(job, &record);
     } else {
-        send_item(settle_add(job, OUTBOX_EARLY, &record));
+        settle_send(settle_add(job, OUTBOX_EARLY, &record));
     }
     job->seq += rv == 0 ? 1 : 0;
     return rv;
@@ -150,7 +148,7 @@ static uint32_t backoff_ms(uint32_t tries)
 
 static void on_retry_timer(struct sl_timer *timer)
 {
-    send_item(SL_ITEM(timer, struct outbox_item, retry));
+    settle_send(SL_ITEM(timer, struct outbox_item, retry));
 }
 
 static void retry_later(struct outbox_item *item, int err)
@@ -225,7 +223,7 @@ static void on_delivery(void *ctx, int err, int32_t partition, int64_t offset)
     job_next(item->job);
 }
 
-static void send_item(struct outbox_item *item)
+void settle_send(struct outbox_item *item)
 {
     int rv = sl_producer_send(item->job->worker->producer, &item->record, on_delivery, item);
     if (rv == 0) {
@@ -255,7 +253,7 @@ void settle_send_outbox(struct sl_job *job)
     for (size_t i = 0; i < count && job->step == SETTLE_SEND; i++) {
         struct outbox_item *item = &job->outbox[i];
         if (!item->done && !item->pending && !sl_timer_active(&item->retry)) {
-            send_item(item);
+            settle_send(item);
         }
     }
     job_next(job);

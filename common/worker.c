@@ -87,10 +87,8 @@ static void on_coord_ready(void *ctx, bool ready, const char *why)
 
 static void on_producer_fatal(void *ctx, const char *why)
 {
-    struct sl_worker *worker = ctx;
     sl_log(SL_LOG_ERROR, "the producer cannot go on", SL_STR("why", why));
-    worker->exit_code = 1;
-    sl_loop_stop(worker->loop);
+    worker_stop(ctx);
 }
 
 /* Without the consumer nothing new comes, but what runs can be finished. */
@@ -180,6 +178,9 @@ static void create_job_metrics(struct sl_worker *worker, const char *stage)
         sl_metrics_gauge(metrics, "sluice_jobs_parked", "Jobs that another worker runs.", stage);
     worker->parked_size = sl_metrics_gauge(metrics, "sluice_parked_bytes",
                                            "Memory of the jobs that are parked.", stage);
+    worker->suspected = sl_metrics_counter(
+        metrics, "sluice_suspects_total",
+        "Jobs that ran alone because two workers had died while they ran them.", stage);
     worker->parked_full = sl_metrics_counter(
         metrics, "sluice_parked_full_total",
         "How often no more was taken because too much was parked (SLUICE_PARKED_MAX).", stage);
@@ -365,6 +366,7 @@ static void destroy_parts(struct sl_worker *worker)
     sl_timer_stop(worker->loop, &worker->tick);
     sl_task_cancel(&worker->unpark);
     sl_task_cancel(&worker->leave);
+    sl_task_cancel(&worker->close);
     sl_loop_destroy(worker->loop);
     sl_metrics_destroy(worker->metrics);
     sl_map_fini(&worker->jobs);
@@ -378,6 +380,7 @@ int worker_start(struct sl_worker *worker)
 {
     char why[WHY_MAX] = "";
     sl_list_init(&worker->blocked);
+    sl_list_init(&worker->suspects);
     for (int i = 0; i < JOB_STATES; i++) {
         sl_list_init(&worker->states[i]);
     }

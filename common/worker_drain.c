@@ -6,8 +6,13 @@
  * (their new owners park them). What still runs after four fifths of SLUICE_DRAIN_TIMEOUT is
  * stopped, and its claim given back so that a new owner need not wait for this process's death.
  * When no job is left, what was written for Redis (permits given back, claims marked) has up to a
- * second to get there. A watchdog ends an exit that hangs; a second signal ends the process at
- * once.
+ * second to get there. A watchdog ends an exit that hangs.
+ *
+ * A second signal, a drain that is at its end with jobs that still send, a producer that cannot go
+ * on: every job is left where it is. The producer ends, and with it whatever else could report on a
+ * job; what it has delivered is marked, all other claims are given back, and Redis has up to a
+ * second to be told. For an exit is not a death: an owner that dies is counted against its jobs
+ * (job_suspect.c).
  *
  * A record of an unknown major version: this worker is older than the one that wrote it. It turns
  * unready, says so and leaves the group, so that the record goes to a worker that knows it; what it
@@ -24,33 +29,48 @@
 
 enum { LINGER_MS = 1000, LINGER_STEP_MS = 10 };
 
+static void on_close(struct sl_task *task);
+
 /* --- when nothing is left --- */
 
-static bool all_gone(const struct sl_worker *worker)
+static size_t job_count(const struct sl_worker *worker)
 {
     size_t jobs = 0;
     for (int i = 0; i < JOB_STATES; i++) {
         jobs += worker->counts[i];
     }
-    return worker->left && jobs == 0;
+    return jobs;
+}
+
+static bool all_gone(const struct sl_worker *worker)
+{
+    return (worker->left || worker->closing) && job_count(worker) == 0;
+}
+
+/* A share of the time to drain, at most a second. */
+static uint64_t share_ms(const struct sl_worker *worker, long long share)
+{
+    long long most = worker->process->drain_ms / share;
+    return (uint64_t)(most < LINGER_MS ? most : LINGER_MS);
 }
 
 static void on_linger(struct sl_timer *timer)
 {
     struct sl_worker *worker = SL_ITEM(timer, struct sl_worker, linger_timer);
-    bool done = all_gone(worker) && sl_coord_idle(worker->coord);
-    if (done || sl_clock_now_ms() >= worker->linger_end_ms) {
+    bool over = sl_clock_now_ms() >= worker->linger_end_ms;
+    if (over && job_count(worker) > 0) {
+        sl_task_defer(worker->loop, &worker->close, on_close);
+    } else if (over || (all_gone(worker) && sl_coord_idle(worker->coord))) {
         sl_loop_stop(worker->loop);
     } else {
         sl_timer_start(worker->loop, timer, LINGER_STEP_MS, on_linger);
     }
 }
 
-static void linger(struct sl_worker *worker)
+static void linger(struct sl_worker *worker, uint64_t most_ms)
 {
-    uint64_t most = (uint64_t)worker->process->drain_ms / 10;
     if (worker->linger_end_ms == 0) {
-        worker->linger_end_ms = sl_clock_now_ms() + (most < LINGER_MS ? most : LINGER_MS);
+        worker->linger_end_ms = sl_clock_now_ms() + most_ms;
         sl_timer_start(worker->loop, &worker->linger_timer, 0, on_linger);
     }
 }
@@ -58,7 +78,7 @@ static void linger(struct sl_worker *worker)
 void worker_job_gone(struct sl_worker *worker)
 {
     if (worker->draining && !worker->closing && all_gone(worker)) {
-        linger(worker);
+        linger(worker, share_ms(worker, 10));
     }
 }
 
@@ -123,7 +143,7 @@ static void on_drain_timeout(struct sl_timer *timer)
             job_restart(job); /* Which now means: it is left to others. */
         }
     }
-    linger(worker);
+    linger(worker, share_ms(worker, 20));
 }
 
 void worker_on_drain(void *ctx)
@@ -139,11 +159,30 @@ void worker_on_drain(void *ctx)
     sl_task_defer(worker->loop, &worker->leave, on_leave);
 }
 
+/* --- leaving everything --- */
+
+/* Deferred, as on_leave is. */
+static void on_close(struct sl_task *task)
+{
+    struct sl_worker *worker = SL_ITEM(task, struct sl_worker, close);
+    worker->draining = true;
+    worker_abandon_all(worker);
+    sl_claim_forget_callers(worker->coord);
+    worker->linger_end_ms = 0;
+    linger(worker, share_ms(worker, 20));
+}
+
+void worker_stop(struct sl_worker *worker)
+{
+    worker->exit_code = 1;
+    if (!worker->closing) {
+        sl_task_defer(worker->loop, &worker->close, on_close);
+    }
+}
+
 void worker_on_stop(void *ctx)
 {
-    struct sl_worker *worker = ctx;
-    worker->exit_code = 1;
-    sl_loop_stop(worker->loop);
+    worker_stop(ctx);
 }
 
 void worker_fail(struct sl_worker *worker, const char *why)
@@ -155,8 +194,6 @@ void worker_fail(struct sl_worker *worker, const char *why)
 
 void worker_abandon_all(struct sl_worker *worker)
 {
-    enum { FLUSH_MS = 1000 };
-    uint64_t most = (uint64_t)worker->process->drain_ms / 10;
     worker->closing = true;
     SL_LIST_EACH(node, &worker->states[JOB_RUNNING])
     {
@@ -166,8 +203,12 @@ void worker_abandon_all(struct sl_worker *worker)
         }
     }
     /* Every report comes inside: afterwards nothing holds a job any more. */
-    sl_producer_destroy(worker->producer, most < FLUSH_MS ? (uint32_t)most : FLUSH_MS);
+    sl_producer_destroy(worker->producer, (uint32_t)share_ms(worker, 20));
     worker->producer = NULL;
+    SL_LIST_EACH_SAFE(node, &worker->states[JOB_SETTLING])
+    {
+        settle_leave(SL_ITEM(node, struct sl_job, in_state));
+    }
     for (int state = 0; state < JOB_STATES; state++) {
         abandon_each(worker, (enum job_state)state);
     }

@@ -39,6 +39,8 @@ struct sl_worker {
     struct sl_list states[JOB_STATES];
     size_t counts[JOB_STATES];
     struct sl_list blocked;
+    struct sl_list suspects; /* Wait to run alone, or one of them does. */
+    bool holds;              /* There are some: nothing else begins. */
     size_t slots_used[CLASS_COUNT], slots_max[CLASS_COUNT];
     size_t unparked[CLASS_COUNT];     /* Waiting for a slot. */
     size_t parked_bytes[CLASS_COUNT]; /* Of jobs without a slot. */
@@ -49,13 +51,13 @@ struct sl_worker {
     const char **reply_topics; /* With the replies topic, NULL at the end. */
 
     bool draining, leaving, left, version_blocked;
-    bool closing; /* The loop turns no more: whoever reports now is only written down. */
-    struct sl_task leave;
+    bool closing; /* All jobs are being left: whoever reports now is only written down. */
+    struct sl_task leave, close;
     struct sl_timer drain_timer, linger_timer, tick;
     uint64_t linger_end_ms;
     int exit_code;
 
-    struct sl_counter *outcomes[OUTCOME_COUNT], *parked_full;
+    struct sl_counter *outcomes[OUTCOME_COUNT], *parked_full, *suspected;
     bool parked_is_full[CLASS_COUNT];
     struct sl_gauge *in_flight, *parked, *parked_size;
     struct sl_histogram *parts[3];
@@ -73,10 +75,12 @@ void worker_topic(const struct sl_worker *worker, const char *topic, char ret[TO
 /* worker_drain.c */
 void worker_on_drain(void *ctx);
 void worker_on_stop(void *ctx);
+/* Ends it with 1, as soon as Redis knows what is left to others, or a second later. */
+void worker_stop(struct sl_worker *worker);
 void worker_job_gone(struct sl_worker *worker);
 /* The process cannot keep what it has taken: it ends with 1, as if it had been told to. */
 void worker_fail(struct sl_worker *worker, const char *why);
 void worker_version_unknown(struct sl_worker *worker, const struct sl_record *record);
-void worker_abandon_all(struct sl_worker *worker); /* The loop turns no more. */
+void worker_abandon_all(struct sl_worker *worker); /* Ends the producer; no job is left. */
 
 #endif

@@ -5,21 +5,26 @@
 --          number of items, each one of
 --          'permit', index of the limit (from 1), class ('query' or 'bulk'), serial
 --          'job', kind ('query' or 'bulk'), id, stage, deadline in ms (0: none), 1 if a claim is wanted,
---             owner that the process observed dead ('' none), number of permits, each: limit, class,
---             serial
+--             what may be granted (0 nothing, 1 all but suspects, 2 suspects too), 1 if STREAMED is to
+--             begin it again, owner that the process observed dead ('' none), number of permits, each:
+--             limit, class, serial
 -- Answer   after the prelude's, for each item an array that begins with a code:
 --          GRANTED, fence, attempt, granted permits as bits (first: 1), those of them that are probes
 --             likewise; so also CANCELLED, EXPIRED and WORN_OUT, without permits, and STREAMED, with those
 --             that were free
 --          WAIT, ms until asking again can help
+--          HELD, 1 for a suspect: it may not be granted now
 --          PARKED, owner that holds it, that owner's heartbeat
 --          DONE and ENDED alone; ENDING, the ending's bytes
 --
 -- Why in one script: what a job may do depends on its ending, its cancellation, its claim and the
 -- permits together, and the answer must not be out of date when the next question is asked.
+--
+-- A suspect, whose owners died twice, is granted only where nothing else runs, and has no claim before:
+-- what has one when its process dies has lost an owner itself.
 
 local GRANTED, PARKED, DONE, ENDED, ENDING, CANCELLED, EXPIRED, WORN_OUT = 0, 1, 2, 3, 4, 5, 6, 7
-local STREAMED, WAIT = 8, 9
+local STREAMED, WAIT, HELD = 8, 9, 10
 local MAX_ATTEMPTS = 3
 
 local limits = {}
@@ -112,14 +117,18 @@ local function park(key, owner)
   return {PARKED, owner, heartbeat_of(owner)}
 end
 
-local function claim(job, key, attempt, streamed)
-  last_fence = math.max(last_fence + 1, now_us)
-  redis.call('HSET', key, job.stage, claim_text(streamed and 't' or 's', attempt, last_fence))
+local function keep_claim(job, key)
   if job.kind == 'bulk' then
-    keep(key, 2 * ttl)
+    keep(key, bulk_ttl)
   else
     keep_running(key, job.deadline)
   end
+end
+
+local function claim(job, key, attempt, streamed)
+  last_fence = math.max(last_fence + 1, now_us)
+  redis.call('HSET', key, job.stage, claim_text(streamed and 't' or 's', attempt, last_fence))
+  keep_claim(job, key)
   return last_fence
 end
 
@@ -134,6 +143,27 @@ local function verdict_of(job, cancelled, attempt, streamed)
     return WORN_OUT
   end
   return streamed and STREAMED or GRANTED
+end
+
+local function is_suspect(attempt)
+  return attempt == MAX_ATTEMPTS
+end
+
+-- Whether what this verdict would begin may not begin now.
+local function must_wait(job, verdict, attempt)
+  return (verdict == GRANTED or (verdict == STREAMED and job.restarts))
+    and job.may_run < (is_suspect(attempt) and 2 or 1)
+end
+
+-- It waits without a claim; also without one of this process's own, granted by an answer that was lost.
+local function hold(job, key, attempt, state, owner, fence)
+  if is_running(state) and owner == me then
+    redis.call('HSET', key, job.stage, claim_text(state == 't' and 'g' or 'f', attempt, fence))
+  end
+  if is_suspect(attempt) then
+    keep_claim(job, key)
+  end
+  return {HELD, is_suspect(attempt) and 1 or 0}
 end
 
 -- The permits that are free, and which of them are probes; none of several wanted: nil, and how long to
@@ -155,7 +185,8 @@ local function take_wanted(wants)
 end
 
 local function admit_job()
-  local job = {kind = arg(), id = arg(), stage = arg(), deadline = num(), claims = num() == 1}
+  local job = {kind = arg(), id = arg(), stage = arg(), deadline = num(), claims = num() == 1,
+    may_run = num(), restarts = num() == 1}
   local observed_dead, wants = arg(), {}
   for i = 1, num() do
     wants[i] = read_want()
@@ -174,8 +205,8 @@ local function admit_job()
     return {ENDING, redis.call('HGET', key, '.end')}
   end
   local attempt, streamed = 1, false
+  local state, owner, attempts, fence = read_claim(h[1])
   if job.claims then
-    local state, owner, attempts = read_claim(h[1])
     attempt = attempts or 1
     if state == 'd' then
       return {DONE}
@@ -191,6 +222,9 @@ local function admit_job()
   local verdict = verdict_of(job, h[2], attempt, streamed)
   if job.claims and quarantine > 0 then
     return {WAIT, quarantine}
+  end
+  if must_wait(job, verdict, attempt) then
+    return hold(job, key, attempt, state, owner, fence)
   end
   local bits, probes, wait = 0, 0, 0
   if verdict == GRANTED or verdict == STREAMED then

@@ -52,6 +52,10 @@ local function cool_key(limit)
   return prefix .. ':cool:' .. limit
 end
 
+-- How long bulk work's claims are kept while nobody renews them: longer than a supervisor waits before it
+-- starts a worker again that dies time after time, or its deaths would not be counted.
+local bulk_ttl = 40 * ttl
+
 -- Lets a key live for at least so long.
 local function keep(key, ms)
   if redis.call('PTTL', key) < ms then

@@ -41,9 +41,9 @@ local function renew_claim()
   local state, owner = read_claim(h[1])
   if fence ~= 0 and owner ~= me then
     redis.call('HSET', key, stage, claim_text(state == 't' and 't' or holds, attempt, fence))
-    keep(key, kind == 'bulk' and 2 * ttl or result_ttl)
+    keep(key, kind == 'bulk' and bulk_ttl or result_ttl)
   elseif fence ~= 0 and kind == 'bulk' then
-    keep(key, 2 * ttl)
+    keep(key, bulk_ttl)
   end
   if h[2] then
     table.insert(told, serial)

@@ -85,7 +85,7 @@ function ops.stream()
     return LOST
   end
   redis.call('HSET', key, stage, claim_text('t', attempt, fence))
-  keep(key, kind == 'bulk' and 2 * ttl or result_ttl) -- Redis may have lost the key.
+  keep(key, kind == 'bulk' and bulk_ttl or result_ttl) -- Redis may have lost the key.
   return 0
 end
 
@@ -102,7 +102,7 @@ function ops.give_back()
   end
   redis.call('HSET', key, stage, claim_text((shown or state == 't') and 'g' or 'f', attempt, fence))
   if not text then
-    keep(key, kind == 'bulk' and 2 * ttl or result_ttl)
+    keep(key, kind == 'bulk' and bulk_ttl or result_ttl)
   end
   tell_watchers(key, id)
   return 0

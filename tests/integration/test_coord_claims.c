@@ -125,7 +125,11 @@ TEST(three_deaths_wear_a_job_out)
     retry(&parked, 1, SL_VERDICT_WORN_OUT);
     CHECK(parked.admission.fence > 0); /* Ours, to write the ending. */
     cluster_say(&cluster, "HSET t:query:q2 test \"s dead 2 1700000000000000\"");
-    admit(&job, b, "q2", SL_VERDICT_GRANTED); /* Known to be dead: no second wait. */
+    test_job_init(&job, b, "q2");
+    test_job_admit(&job);
+    UNTIL(&cluster, job.suspected == 1); /* Known to be dead: no second wait. */
+    sl_admit_hold(b, true, &job.admission);
+    CHECK_INT(test_job_verdict(&cluster, &job), SL_VERDICT_GRANTED);
     CHECK_INT(job.admission.attempt, 3);
     CHECK_INT(job.retries, 0);
     cluster_stop(&cluster);

@@ -192,6 +192,11 @@ static void on_lost(struct sl_admission *admission)
     SL_ITEM(admission, struct test_job, admission)->lost++;
 }
 
+static void on_suspect(struct sl_admission *admission)
+{
+    SL_ITEM(admission, struct test_job, admission)->suspected++;
+}
+
 void test_job_init(struct test_job *job, struct sl_coord *coord, const char *id)
 {
     *job = (struct test_job){.coord = coord};
@@ -202,6 +207,7 @@ void test_job_init(struct test_job *job, struct sl_coord *coord, const char *id)
     job->admission.on_retry = on_retry;
     job->admission.on_cancelled = on_cancelled;
     job->admission.on_lost = on_lost;
+    job->admission.on_suspect = on_suspect;
 }
 
 void test_job_want(struct test_job *job, size_t limit)

@@ -67,7 +67,7 @@ struct test_job {
     struct sl_admission admission;
     struct test_permit permits[SL_ADMIT_PERMITS];
     struct sl_coord *coord;
-    int verdicts, retries, cancelled, lost;
+    int verdicts, retries, cancelled, lost, suspected;
     enum sl_verdict verdict; /* The last. */
     char ending[64];
     int done_calls, done_err;

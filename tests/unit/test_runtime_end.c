@@ -129,14 +129,86 @@ TEST(a_stream_that_a_drain_stops_waits_for_its_deltas)
     }
 }
 
-TEST(a_second_signal_ends_it_whatever_runs)
+/* An exit is not a death: who takes the jobs over does not count it against them. */
+TEST(a_second_signal_gives_back_what_is_held_and_ends_it)
 {
     one_in_each_state();
     fx_chunk("doc");
     fx_signal();
     fx_turn();
     fx_signal();
+    fx_turn();
+    CHECK(!fx_stopped());
+    CHECK_INT(fake_granted_count() + fake_permits_held(), 0);
+    CHECK_INT(fake_op_count(FAKE_GIVE_BACK), 2);
+    CHECK_STR(fake_op(FAKE_GIVE_BACK, 0)->id, "q3");
+    CHECK_STR(fake_op(FAKE_GIVE_BACK, 1)->id, "q2");
+    fx_answer(FAKE_GIVE_BACK, 0);
+    fx_answer(FAKE_GIVE_BACK, 0);
+    fx_sleep(50);
     CHECK(fx_stopped());
+    CHECK_INT(fx_destroy(), 1);
+}
+
+TEST(a_second_signal_waits_for_redis_half_a_second_and_no_longer)
+{
+    one_in_each_state();
+    fx_signal();
+    fx_turn();
+    fx_signal();
+    fx_sleep(400);
+    CHECK(!fx_stopped());
+    fx_sleep(200);
+    CHECK(fx_stopped());
+    CHECK_INT(fx_destroy(), 1);
+}
+
+TEST(a_producer_that_cannot_go_on_ends_it_and_gives_back_what_is_held)
+{
+    one_in_each_state();
+    fake_producer_dies();
+    fx_turn();
+    CHECK_INT(fake_op_count(FAKE_GIVE_BACK), 2);
+    fx_finish_all();
+    fx_sleep(50);
+    CHECK(fx_stopped());
+    CHECK_INT(fx_destroy(), 1);
+}
+
+/* The broker is away: what was to be sent is left to others as well. */
+TEST(a_drain_that_takes_too_long_gives_back_also_what_it_cannot_send)
+{
+    one_in_each_state();
+    fx_signal();
+    fx_turn();
+    leave();
+    fx_sleep(FX_DRAIN_MS * 4 / 5);
+    fx_answer(FAKE_GIVE_BACK, 0);
+    CHECK_INT(fake_written(FAKE_GIVE_BACK), 1);
+    fx_sleep(700);
+    CHECK_STR(fake_op(FAKE_GIVE_BACK, 0)->id, "q3");
+    CHECK(!fx_stopped());
+    fx_answer(FAKE_GIVE_BACK, 0);
+    fx_sleep(50);
+    CHECK(fx_stopped());
+    CHECK_INT(fx_destroy(), 1);
+}
+
+TEST(what_has_arrived_when_everything_is_left_is_finished)
+{
+    struct sl_position position;
+    fx_create(SL_STAGE_generate);
+    position = fx_ask("q1");
+    fx_grant("q1");
+    fx_finish("q1", "yes");
+    fx_answer(FAKE_END, 0);
+    fx_signal();
+    fake_flushes = true;
+    fx_signal();
+    fx_turn();
+    CHECK_INT(fake_written(FAKE_GIVE_BACK), 0);
+    CHECK_INT(fake_written(FAKE_ENDED) + fake_written(FAKE_DONE), 2);
+    CHECK(fake_ended(&position));
     CHECK_INT(fx_destroy(), 1);
 }
 
@@ -284,7 +356,11 @@ int main(int argc, char **argv)
         CASE(a_drain_that_takes_too_long_gives_its_claims_back),
         CASE(a_drain_does_not_admit_anew),
         CASE(a_stream_that_a_drain_stops_waits_for_its_deltas),
-        CASE(a_second_signal_ends_it_whatever_runs),
+        CASE(a_second_signal_gives_back_what_is_held_and_ends_it),
+        CASE(a_second_signal_waits_for_redis_half_a_second_and_no_longer),
+        CASE(a_producer_that_cannot_go_on_ends_it_and_gives_back_what_is_held),
+        CASE(a_drain_that_takes_too_long_gives_back_also_what_it_cannot_send),
+        CASE(what_has_arrived_when_everything_is_left_is_finished),
         CASE(an_exit_in_the_middle_of_everything_leaves_nothing),
         CASE(a_consumer_that_dies_ends_the_process_after_what_runs),
         CASE(a_part_that_fails_at_the_start_leaves_nothing),

@@ -5,6 +5,7 @@
  *   a position ends once, and only after what its job sent was acknowledged, or after Redis said
  *   that there is nothing left to do
  *   slots are those of the jobs that hold one; permits are those of jobs that run
+ *   a suspect runs alone
  *   when everything has been answered, nothing is left
  *
  * `unit_runtime_random SEED [COUNT]` runs the schedules from SEED on; a failure prints its seed.
@@ -125,6 +126,11 @@ static void on_end(const struct sl_position *position)
     }
 }
 
+static bool is_suspect(const struct sl_job *job)
+{
+    return !sl_list_empty(&job->in_suspects);
+}
+
 static void check_invariants(void)
 {
     size_t slots[CLASS_COUNT] = {0};
@@ -138,6 +144,7 @@ static void check_invariants(void)
             CHECK(job->has_slot != may_lack);
             CHECK((int)job->state == s &&
                   (s != JOB_RUNNING || job->restarting || job->started || job->on_room != NULL));
+            CHECK(!is_suspect(job) || s != JOB_RUNNING || fx_worker.counts[JOB_RUNNING] == 1);
             slots[job->input->bulk ? CLASS_BULK : CLASS_QUERY] += job->has_slot ? 1 : 0;
             count++;
         }
@@ -207,6 +214,22 @@ static void rebalance(void)
     }
 }
 
+/* What Redis may not grant now: a suspect beside others, anything beside a suspect. An answer that
+ * was on its way when the first suspect was found comes all the same. */
+static bool is_held(struct sl_admission *admission, enum sl_verdict verdict, uint32_t attempt)
+{
+    if (verdict != SL_VERDICT_GRANTED && (verdict != SL_VERDICT_STREAMED || !admission->restarts)) {
+        return false;
+    }
+    if (attempt == 3 && !admission->suspect) {
+        fake_suspect(admission);
+    }
+    const struct sl_list *first = sl_list_first(&fx_worker.suspects);
+    bool begun = first != NULL && SL_ITEM(first, struct sl_job, in_suspects)->state == JOB_RUNNING;
+    bool on_its_way = !admission->suspect && !begun && below(4) == 0;
+    return !fake_may_run(admission) && !on_its_way;
+}
+
 static void answer_admission(void)
 {
     static const enum sl_verdict verdicts[] = {
@@ -225,6 +248,10 @@ static void answer_admission(void)
                             verdict == SL_VERDICT_STREAMED)) {
         verdict = SL_VERDICT_GRANTED;
     }
+    uint32_t attempt = admission->suspect ? 3 : 1 + (uint32_t)below(3);
+    if (is_held(admission, verdict, attempt)) {
+        return;
+    }
     if (verdict == SL_VERDICT_ENDING) {
         const struct sl_query query = {.id = admission->id,
                                        .tenant = SL_SPAN("default"),
@@ -235,8 +262,7 @@ static void answer_admission(void)
     if (verdict == SL_VERDICT_DONE || verdict == SL_VERDICT_ENDED || verdict == SL_VERDICT_ENDING) {
         know(admission->id.data)->moved = true;
     }
-    fake_verdict(admission, verdict, 1 + (uint32_t)below(3), (unsigned)below(4),
-                 sl_buf_span(&ending));
+    fake_verdict(admission, verdict, attempt, (unsigned)below(4), sl_buf_span(&ending));
     sl_buf_fini(&ending);
 }
 
@@ -429,6 +455,20 @@ static void finish(void)
     fx_check_idle();
 }
 
+/* As a second signal does. */
+static void stop(void)
+{
+    fx_signal();
+    if (!drained) {
+        fx_signal();
+    }
+    fx_turn();
+    CHECK_INT(fake_granted_count() + fake_waiting_count() + fake_permits_held(), 0);
+    fx_finish_all();
+    fx_sleep(100);
+    CHECK(fx_stopped());
+}
+
 static void run_schedule(uint64_t of_seed)
 {
     static const enum sl_stage_index stages[] = {SL_STAGE_embed, SL_STAGE_rerank,
@@ -445,6 +485,8 @@ static void run_schedule(uint64_t of_seed)
     }
     if (below(4) != 0) { /* Else the process ends in the middle of it. */
         finish();
+    } else if (below(2) == 0) {
+        stop();
     }
     fx_destroy();
 }

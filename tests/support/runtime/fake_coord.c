@@ -21,7 +21,8 @@ struct sl_coord {
     uint64_t fence, serial;
     size_t written[FAKE_OPS], released;
     int refusal;
-    bool busy;
+    bool busy, hold;
+    const struct sl_admission *only;
 };
 
 static struct sl_coord *coord_now;
@@ -160,6 +161,7 @@ void sl_admit(struct sl_coord *coord, struct sl_admission *admission)
         CHECK(admission->permits[i] == NULL || admission->permits[i]->state == SL_PERMIT_NONE);
     }
     admission->state = SL_ADMIT_WAITING;
+    admission->suspect = false;
     sl_list_init(&admission->node);
     sl_list_push(&coord->waiting, &admission->node);
 }
@@ -167,10 +169,31 @@ void sl_admit(struct sl_coord *coord, struct sl_admission *admission)
 void sl_admit_withdraw(struct sl_coord *coord, struct sl_admission *admission)
 {
     CHECK(coord == coord_now);
+    coord->only = coord->only == admission ? NULL : coord->only;
     if (admission->state != SL_ADMIT_IDLE) {
         sl_list_remove(&admission->node);
         admission->state = SL_ADMIT_IDLE;
     }
+}
+
+void sl_admit_hold(struct sl_coord *coord, bool hold, const struct sl_admission *only)
+{
+    CHECK(hold || only == NULL);
+    CHECK(only == NULL || (only->suspect && only->state == SL_ADMIT_WAITING));
+    coord->hold = hold;
+    coord->only = only;
+}
+
+void fake_suspect(struct sl_admission *admission)
+{
+    CHECK(admission->state == SL_ADMIT_WAITING && !admission->suspect);
+    admission->suspect = true;
+    admission->on_suspect(admission);
+}
+
+bool fake_may_run(const struct sl_admission *admission)
+{
+    return coord_now->hold ? admission == coord_now->only : !admission->suspect;
 }
 
 struct sl_admission *fake_waiting(const char *id)
@@ -334,6 +357,14 @@ void sl_claim_ended(struct sl_coord *coord, struct sl_span id)
 {
     (void)coord;
     put_op(FAKE_ENDED, id, 0, NULL, NULL);
+}
+
+void sl_claim_forget_callers(struct sl_coord *coord)
+{
+    SL_LIST_EACH(node, &coord->ops)
+    {
+        SL_ITEM(node, struct fake_op, node)->cb = NULL;
+    }
 }
 
 size_t fake_op_count(enum fake_op_type type)

@@ -41,6 +41,10 @@ struct sl_admission *fake_nth_waiting(size_t i);
 /* bits: the permits that are granted with it. The fence is one more than the last. */
 void fake_verdict(struct sl_admission *admission, enum sl_verdict verdict, uint32_t attempt,
                   unsigned bits, struct sl_span ending);
+/* Two of its owners died: it waits until it may run. */
+void fake_suspect(struct sl_admission *admission);
+/* Whether sl_admit_hold lets it be granted now. */
+bool fake_may_run(const struct sl_admission *admission);
 size_t fake_parked_count(void);
 struct sl_admission *fake_parked(size_t i);
 void fake_retry(struct sl_admission *admission); /* Parked: it may ask again. */

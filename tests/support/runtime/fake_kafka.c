@@ -14,6 +14,8 @@ enum { GIVEN_MAX = 1024, HEADERS = 4, TOPICS = 3, PARTITIONS = 4, REFUSALS = 8 }
 struct sl_producer {
     void (*on_room)(void *ctx);
     void *room_ctx;
+    void (*on_fatal)(void *ctx, const char *why);
+    void *fatal_ctx;
     bool closing;
 };
 
@@ -50,6 +52,7 @@ static struct {
 void (*fake_on_ack)(const struct fake_sent *sent);
 void (*fake_on_end)(const struct sl_position *position);
 size_t fake_kicks;
+bool fake_flushes;
 
 /* --- producing --- */
 
@@ -59,8 +62,6 @@ int sl_producer_create(struct sl_loop *loop, const struct sl_kafka_config *confi
 {
     (void)loop;
     (void)config;
-    (void)on_fatal;
-    (void)ctx;
     (void)why;
     (void)why_size;
     int err = fx_part_err();
@@ -69,6 +70,9 @@ int sl_producer_create(struct sl_loop *loop, const struct sl_kafka_config *confi
     }
     *ret = producer_now = calloc(1, sizeof(**ret));
     CHECK(*ret != NULL);
+    producer_now->on_fatal = on_fatal;
+    producer_now->fatal_ctx = ctx;
+    fake_flushes = false;
     return 0;
 }
 
@@ -172,7 +176,9 @@ static int refusal_of(const char *topic)
 
 void fake_make_room(void)
 {
-    producer_now->on_room(producer_now->room_ctx);
+    if (producer_now != NULL) { /* Else it has ended. */
+        producer_now->on_room(producer_now->room_ctx);
+    }
 }
 
 static void copy_text(char *to, size_t size, struct sl_span text)
@@ -234,7 +240,7 @@ void sl_producer_destroy(struct sl_producer *producer, uint32_t flush_ms)
     producer->closing = true;
     for (size_t i = 0; i < sent_count; i++) {
         if (sents[i]->open) {
-            fake_report(sents[i], -SL_ETIMEDOUT);
+            fake_report(sents[i], fake_flushes ? 0 : -SL_ETIMEDOUT);
         }
     }
     fake_forget();
@@ -458,6 +464,11 @@ void sl_consumer_leave(struct sl_consumer *consumer, void (*on_left)(void *ctx),
     consumer->leaving = true;
     consumer->on_left = on_left;
     consumer->left_ctx = ctx;
+}
+
+void fake_producer_dies(void)
+{
+    producer_now->on_fatal(producer_now->fatal_ctx, "fenced");
 }
 
 void fake_consumer_dies(void)

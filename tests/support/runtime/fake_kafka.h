@@ -37,7 +37,9 @@ void fake_report(struct fake_sent *sent, int err);
 void fake_forget(void); /* Those with reports. */
 /* What sends to this topic (without prefix) are refused with, 0: taken. NULL: every topic. */
 void fake_refuse(const char *topic, int err);
-void fake_make_room(void); /* on_room fires. */
+void fake_make_room(void);     /* on_room fires. */
+void fake_producer_dies(void); /* A fatal error. */
+extern bool fake_flushes;      /* What is open when the producer ends arrives just so. */
 /* Called at each report with err 0, before its callback. */
 extern void (*fake_on_ack)(const struct fake_sent *sent);
 
