@@ -254,6 +254,7 @@ static void init(struct sl_coord *coord, struct sl_loop *loop, const struct sl_c
     coord->ttl_ms = config->ttl_ms != 0 ? config->ttl_ms : DEFAULT_TTL_MS;
     coord->unit_ms = coord->ttl_ms / 15;
     coord->result_ttl_ms = config->result_ttl_ms;
+    coord->orphan_grace_ms = config->orphan_grace_ms;
     coord->heartbeat_ttl_ms = config->orphan_grace_ms + HEARTBEAT_KEPT_MS;
     coord->on_ready = config->on_ready;
     coord->ctx = config->ctx;

@@ -30,7 +30,9 @@ struct sl_coord_config {
     size_t limit_count;
     uint64_t
         result_ttl_ms; /* SLUICE_RESULT_TTL: of claims that are done, endings and cancellations. */
-    uint64_t orphan_grace_ms;   /* SLUICE_ORPHAN_GRACE: heartbeats are kept this + 60 s. */
+    /* SLUICE_ORPHAN_GRACE: after so long without a heartbeat of its gateways a query is as if they
+     * had left it. Heartbeats are kept this + 60 s. */
+    uint64_t orphan_grace_ms;
     struct sl_metrics *metrics; /* sluice_permits_in_use, sluice_permit_limit, ... */
     void (*on_ready)(void *ctx, bool ready, const char *why); /* Redis usable or not; on changes. */
     void *ctx;

@@ -19,8 +19,9 @@
 #include <stdlib.h>
 
 enum { ARGS_TEXT_MAX = 1 << 20, SCRIPT_MAX = 1 << 16 };
-#define TIME_MAX_MS ((int64_t)1 << 48) /* Some thousand years: sums of times stay far from 2^63.   \
-                                        */
+#define TIME_MAX_MS                                                                                \
+    ((int64_t)1 << 48) /* Some thousand years: sums of times stay far from 2^63.                   \
+                        */
 
 void coord_args_init(struct coord_args *args)
 {
@@ -112,6 +113,10 @@ void coord_args_begin(struct sl_coord *coord)
     coord_args_text(coord, coord->run_id);
     coord_args_int(coord, coord->ttl_ms);
     coord_args_int(coord, coord->result_ttl_ms);
+    coord_args_int(coord, coord->orphan_grace_ms);
+    coord_args_int(coord, sl_observer_steady(&coord->observer, sl_clock_now_ms())
+                              ? (uint64_t)sl_coord_now_ms(coord)
+                              : 0);
 }
 
 int coord_script_init(struct sl_coord *coord, struct coord_script *script, const char *text,

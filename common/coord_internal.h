@@ -97,7 +97,7 @@ struct sl_coord {
     struct sl_limit limits[SL_LIMITS_MAX];
     size_t limit_count;
     uint32_t ttl_ms, unit_ms; /* A unit is a fifteenth of the TTL: a second. */
-    uint64_t result_ttl_ms, heartbeat_ttl_ms;
+    uint64_t result_ttl_ms, heartbeat_ttl_ms, orphan_grace_ms;
     void (*on_ready)(void *ctx, bool ready, const char *why);
     void *ctx;
 

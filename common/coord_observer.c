@@ -19,6 +19,10 @@ void sl_observer_reply(struct sl_observer *observer, uint64_t local_ms, int64_t 
         ((int64_t)(local_ms - observer->reply_local_ms) > gap ||
          redis_ms - observer->reply_redis_ms > gap || redis_ms < observer->reply_redis_ms - gap)) {
         observer->len = 0;
+        observer->steady_local_ms = local_ms;
+    }
+    if (observer->reply_redis_ms == 0) {
+        observer->steady_local_ms = local_ms;
     }
     observer->reply_local_ms = local_ms;
     observer->reply_redis_ms = redis_ms;
@@ -65,4 +69,11 @@ bool sl_observer_look(struct sl_observer *observer, struct sl_span owner, int64_
         o->first_ms = now;
     }
     return now - o->first_ms >= 5 * (int64_t)observer->unit_ms;
+}
+
+bool sl_observer_steady(const struct sl_observer *observer, uint64_t local_ms)
+{
+    return observer->reply_redis_ms != 0 &&
+           local_ms - observer->reply_local_ms <= 2 * (uint64_t)observer->unit_ms &&
+           local_ms - observer->steady_local_ms >= 5 * (uint64_t)observer->unit_ms;
 }

@@ -22,8 +22,9 @@ struct sl_observed {
 
 struct sl_observer {
     uint32_t unit_ms;
-    uint64_t reply_local_ms; /* The last reply: when it came, */
-    int64_t reply_redis_ms;  /* and when it was made. 0: none yet. */
+    uint64_t reply_local_ms;  /* The last reply: when it came, */
+    int64_t reply_redis_ms;   /* and when it was made. 0: none yet. */
+    uint64_t steady_local_ms; /* The first reply after the last gap. */
     size_t len;
     struct sl_observed owners[SL_OBSERVED_MAX]; /* When full, the one not looked at longest goes. */
 };
@@ -34,5 +35,7 @@ void sl_observer_init(struct sl_observer *observer, uint32_t unit_ms);
 void sl_observer_reply(struct sl_observer *observer, uint64_t local_ms, int64_t redis_ms);
 /* A heartbeat as the last reply told it. True when its owner is dead. */
 bool sl_observer_look(struct sl_observer *observer, struct sl_span owner, int64_t heartbeat_ms);
+/* Redis has answered without a gap for 5 units, up to now: who lives had the time to say so. */
+bool sl_observer_steady(const struct sl_observer *observer, uint64_t local_ms);
 
 #endif

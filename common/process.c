@@ -58,9 +58,8 @@ static const struct sl_option process_options[] = {
      .fallback = "15s",
      .min = 1000,
      .max = 3600000,
-     .help =
-         "Reserved for queries whose gateway died; today a dead process's heartbeat is kept this "
-         "long and 60 s more."},
+     .help = "After so long without a sign of life from its gateway a query is treated as its "
+             "on_disconnect says; under 6s is 6s."},
     {.name = "SLUICE_DRAIN_TIMEOUT",
      .type = SL_OPT_DURATION,
      .offset = FIELD(drain_ms),

@@ -192,7 +192,7 @@ local function admit_job()
     wants[i] = read_want()
   end
   local key = work_key(job.kind, job.id)
-  local h = redis.call('HMGET', key, job.stage, '.cancelled', '.end_owner', '.end_acked')
+  local h = redis.call('HMGET', key, job.stage, '.cancelled', '.end_owner', '.end_acked', '.open', '.gateways')
   local end_owner = h[3]
   if end_owner then
     if h[4] or not job.claims then
@@ -219,7 +219,7 @@ local function admit_job()
     end
     streamed = state == 't' or state == 'g'
   end
-  local verdict = verdict_of(job, h[2], attempt, streamed)
+  local verdict = verdict_of(job, is_cancelled(key, h[2], h[5], h[6]), attempt, streamed)
   if job.claims and quarantine > 0 then
     return {WAIT, quarantine}
   end

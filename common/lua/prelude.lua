@@ -2,8 +2,10 @@
 -- the arguments that all have, takes Redis's time and finds out whether Redis lost its state.
 --
 -- KEYS[1]  the prefix of all keys. One Redis, no Cluster: the other names are made from it.
--- ARGV     owner (boot id), run id of this server, TTL of a lease and TTL of results in ms; then what
---          the script's own head names, read one after another with arg() and num().
+-- ARGV     owner (boot id), run id of this server, TTL of a lease and TTL of results in ms, orphan grace in
+--          ms, when this was asked (Redis's time as the process knows it; 0: Redis has not answered it
+--          steadily of late); then what the script's own head names, read one after another with arg() and
+--          num().
 -- Answer   of each script: an array that begins with Redis's time and what is left of the quarantine,
 --          both in ms.
 --
@@ -14,7 +16,8 @@
 
 local prefix, me, run = KEYS[1], ARGV[1], ARGV[2]
 local ttl, result_ttl = tonumber(ARGV[3]), tonumber(ARGV[4])
-local read = 4
+local orphan_grace, asked = tonumber(ARGV[5]), tonumber(ARGV[6])
+local read = 6
 
 local function arg()
   read = read + 1
@@ -142,4 +145,33 @@ end
 
 local function heartbeat_of(owner)
   return tonumber(redis.call('ZSCORE', prefix .. ':owners', owner)) or 0
+end
+
+-- A query that had gateways and has none any more: all have left, or their heartbeats are older than the
+-- orphan grace (and the caller's own). One that is to continue is never an orphan. A Redis that paused makes
+-- every heartbeat look old: so the process that asks must have heard from it steadily, up to now.
+local heartbeats = {}
+
+local function is_orphan(open, gateways)
+  local policy = tonumber(string.match(open or '', '(%S+)$')) or 0
+  if not gateways or policy < 0 or quarantine > 0 or asked == 0 or math.abs(now - asked) > ttl * 2 / 15 then
+    return false
+  end
+  local grace = math.max(orphan_grace, ttl * 6 / 15) + policy
+  for gateway in string.gmatch(gateways, '%S+') do
+    heartbeats[gateway] = heartbeats[gateway] or heartbeat_of(gateway)
+    if now - heartbeats[gateway] <= grace then
+      return false
+    end
+  end
+  return true
+end
+
+-- Whether nobody wants a query any more. An orphan is cancelled, so that everybody says the same.
+local function is_cancelled(key, cancelled, open, gateways)
+  if not cancelled and is_orphan(open, gateways) then
+    redis.call('HSET', key, '.cancelled', '1')
+    return true
+  end
+  return cancelled
 end

@@ -32,7 +32,7 @@ local function renew_claim()
   local serial, kind, id, stage, fence, attempt = num(), arg(), arg(), arg(), num(), num()
   local holds = arg()
   local key = work_key(kind, id)
-  local h = redis.call('HMGET', key, stage, '.cancelled', '.end_owner')
+  local h = redis.call('HMGET', key, stage, '.cancelled', '.end_owner', '.open', '.gateways')
   if (h[3] and h[3] ~= me) or (fence ~= 0 and not is_ours(h[1], fence)) then
     table.insert(told, serial)
     table.insert(told, LOST)
@@ -45,7 +45,7 @@ local function renew_claim()
   elseif fence ~= 0 and kind == 'bulk' then
     keep(key, bulk_ttl)
   end
-  if h[2] then
+  if is_cancelled(key, h[2], h[4], h[5]) then
     table.insert(told, serial)
     table.insert(told, CANCELLED)
   end

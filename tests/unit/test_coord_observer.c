@@ -78,6 +78,34 @@ TEST(a_gap_on_the_clock_of_redis_alone_counts_too)
     CHECK(!look_after(UNIT, START));
 }
 
+static bool steady_after(int64_t local_ms, int64_t redis_ms)
+{
+    local += (uint64_t)local_ms;
+    redis_now += redis_ms;
+    sl_observer_reply(&observer, local, redis_now);
+    return sl_observer_steady(&observer, local);
+}
+
+TEST(redis_is_steady_when_it_answered_for_five_seconds_without_a_gap)
+{
+    sl_observer_init(&observer, UNIT);
+    CHECK(!sl_observer_steady(&observer, 100 * UNIT));
+    start();
+    CHECK(!sl_observer_steady(&observer, local));
+    for (int second = 1; second <= 4; second++) {
+        CHECK(!steady_after(UNIT, UNIT));
+    }
+    CHECK(steady_after(UNIT, UNIT));
+    CHECK(steady_after(2 * UNIT, 2 * UNIT));
+    CHECK(!sl_observer_steady(&observer, local + 2 * UNIT + 1)); /* It may have paused since. */
+    CHECK(!steady_after(UNIT, 3 * UNIT));
+    for (int second = 1; second <= 4; second++) {
+        CHECK(!steady_after(UNIT, UNIT));
+    }
+    CHECK(steady_after(UNIT, UNIT));
+    CHECK(!steady_after(3 * UNIT, UNIT));
+}
+
 TEST(an_owner_that_beats_again_is_alive_again)
 {
     start();
@@ -118,6 +146,8 @@ int main(int argc, char **argv)
         {"a_gap_between_replies_begins_all_anew", a_gap_between_replies_begins_all_anew},
         {"a_gap_on_the_clock_of_redis_alone_counts_too",
          a_gap_on_the_clock_of_redis_alone_counts_too},
+        {"redis_is_steady_when_it_answered_for_five_seconds_without_a_gap",
+         redis_is_steady_when_it_answered_for_five_seconds_without_a_gap},
         {"an_owner_that_beats_again_is_alive_again", an_owner_that_beats_again_is_alive_again},
         {"more_owners_than_fit_cost_only_the_one_not_seen_longest",
          more_owners_than_fit_cost_only_the_one_not_seen_longest},
