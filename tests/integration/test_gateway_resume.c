@@ -41,8 +41,9 @@ static struct asked *ask(const char *fields)
 static void resume(struct peer *by, const char *id, const char *last)
 {
     char request[512];
-    snprintf(request, sizeof(request), "GET /v1/queries/%s/events HTTP/1.1\r\nHost: a\r\n%s%s%s\r\n",
-             id, last != NULL ? "Last-Event-ID: " : "", last != NULL ? last : "",
+    snprintf(request, sizeof(request),
+             "GET /v1/queries/%s/events HTTP/1.1\r\nHost: a\r\n%s%s%s\r\n", id,
+             last != NULL ? "Last-Event-ID: " : "", last != NULL ? last : "",
              last != NULL ? "\r\n" : "");
     peer_send_text(by, request);
 }

@@ -427,13 +427,20 @@ const char *gateway_redis_field(const char *id, const char *field)
     return field_value;
 }
 
+void gateway_redis_put(const char *name, const char *field, const char *value)
+{
+    char key[400];
+    snprintf(key, sizeof(key), "%s:%s", prefix, name);
+    const struct sl_span argv[] = {value != NULL ? SL_SPAN("HSET") : SL_SPAN("HDEL"),
+                                   sl_span_of(key), sl_span_of(field), sl_span_of(value)};
+    field_came = false;
+    CHECK_INT(sl_redis_command(redis, value != NULL ? 4 : 3, argv, on_field, NULL), 0);
+    GATEWAY_WAIT(field_came);
+}
+
 void gateway_redis_set(const char *id, const char *field, const char *value)
 {
-    char key[200];
-    snprintf(key, sizeof(key), "%s:query:%s", prefix, id);
-    const struct sl_span argv[] = {SL_SPAN("HSET"), sl_span_of(key), sl_span_of(field),
-                                   sl_span_of(value)};
-    field_came = false;
-    CHECK_INT(sl_redis_command(redis, 4, argv, on_field, NULL), 0);
-    GATEWAY_WAIT(field_came);
+    char name[200];
+    snprintf(name, sizeof(name), "query:%s", id);
+    gateway_redis_put(name, field, value);
 }

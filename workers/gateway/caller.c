@@ -21,6 +21,7 @@
 #include "common/log.h"
 #include "common/sse.h"
 #include "workers/gateway/open_query.h"
+#include "workers/gateway/query_id.h"
 #include "workers/gateway/replay.h"
 
 #include <assert.h>
@@ -405,7 +406,9 @@ struct caller *caller_create(struct open_query *q, const struct intake *intake)
     sl_buf_init(&caller->out, OUT_MAX);
     sl_buf_init(&caller->citations, OUT_MAX);
     if (intake->is_chat) {
+        int64_t time_ms = query_id_time_ms(q->query.id); /* The same for all callers. */
         caller->chat = intake->chat;
+        caller->chat.created_s = (time_ms >= 0 ? time_ms : sl_clock_unix_ms()) / 1000;
         caller->chat.id = q->query.id;
         caller->chat.model = sl_arena_copy(&caller->arena, intake->chat.model);
     } else if (!intake->format->stream) {

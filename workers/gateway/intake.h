@@ -26,7 +26,7 @@ struct intake {
     struct sl_arena arena; /* Of what query and chat point to, but for the request's headers. */
     struct sl_query query; /* Without routing; zeroed for a caller that only reads events. */
     bool is_chat;
-    struct chat_head chat; /* Its id is not set. */
+    struct chat_head chat; /* Without id and time. */
 };
 
 #endif

@@ -23,6 +23,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "workers/gateway/expiry.h"
+#include "workers/gateway/idempotent.h"
 #include "workers/gateway/replay.h"
 
 #include <assert.h>
@@ -64,6 +65,7 @@ void open_query_free(struct open_query *q)
     }
     sl_timer_stop(gateway->loop, &q->deadline);
     sl_map_remove(&gateway->open, &q->by_id);
+    idempotent_free(q->key);
     sl_arena_fini(&q->arena);
     free(q);
 }
@@ -223,6 +225,8 @@ void open_query_delivered(void *ctx, int err, int32_t partition, int64_t offset)
 {
     struct open_query *q = ctx;
     q->producing = false;
+    idempotent_settle(q->key, err == 0);
+    q->key = NULL;
     if (err != 0) {
         fail_produce(q, err);
     } else {

@@ -11,12 +11,15 @@
 #include "workers/gateway/gateway.h"
 #include "workers/gateway/intake.h"
 
+struct idempotent;
+
 struct open_query {
     struct gateway *gateway;
     struct sl_map_node by_id; /* In gateway->open, until it is freed. */
     struct sl_arena arena;
     struct sl_query query; /* What an ending needs; without history, filter and extra. */
     struct sl_attachment attachment;
+    struct idempotent *key; /* To be told whether the job was produced; or NULL. */
 
     struct sl_list callers;
     size_t listening;    /* Of them, those who are there and not at the end. */
@@ -38,8 +41,14 @@ struct resume_point {
 };
 
 /* Opens the query that intake describes, under the request's id, and produces it; the exchange is
- * answered in any case. Copies what is kept. */
-void open_query_start(struct gateway *gateway, const struct intake *intake);
+ * answered in any case. Copies what is kept. key: whose the id is, and who is told what becomes of
+ * the produce; or NULL. */
+void open_query_start(struct gateway *gateway, const struct intake *intake, struct idempotent *key);
+/* The place of a query that would be opened now. */
+struct sl_place open_query_place(const struct gateway *gateway, const struct sl_query *parsed);
+/* Produces it again, under the request's id and with the key's place, for a gateway that died. */
+void open_query_take_over(struct gateway *gateway, const struct intake *intake,
+                          struct idempotent *key);
 /* Another caller of a query that runs or has ended, wherever: the request's id, at its place. The
  * exchange is answered in any case. point NULL: its job is known to be produced. */
 void open_query_join(struct gateway *gateway, const struct intake *intake,

@@ -1,6 +1,7 @@
 /*
- * How a query comes to be open here: a request of its own, which is produced (start), or one that
- * runs or has ended anywhere (join).
+ * How a query comes to be open here: a request of its own, which is produced (start); another
+ * gateway's, which died with it before it was produced for certain (take over); or one that runs or
+ * has ended anywhere (join).
  *
  * What is told to Redis is not awaited. A query is produced with its deadline and with the place
  * where its events will be: the live reader's next position, since no event of a job that is not
@@ -10,6 +11,7 @@
 
 #include "common/ending.h"
 #include "common/log.h"
+#include "workers/gateway/idempotent.h"
 #include "workers/gateway/replay.h"
 #include "workers/gateway/replies.h"
 
@@ -19,8 +21,7 @@
 
 enum { ARENA_MAX = 4 << 20 };
 
-/* The place of a query that is opened now. */
-static struct sl_place place_of(const struct gateway *gateway, const struct sl_query *parsed)
+struct sl_place open_query_place(const struct gateway *gateway, const struct sl_query *parsed)
 {
     static const int64_t policies[] = {
         [SL_DISCONNECT_CANCEL] = 0, [SL_DISCONNECT_CONTINUE] = SL_POLICY_CONTINUE};
@@ -146,20 +147,23 @@ static void listen(struct open_query *q, struct caller *caller)
     caller_listen(caller);
 }
 
-void open_query_start(struct gateway *gateway, const struct intake *intake)
+void open_query_start(struct gateway *gateway, const struct intake *intake, struct idempotent *key)
 {
-    const struct sl_place place = place_of(gateway, &intake->query);
+    const struct sl_place place =
+        key != NULL ? *idempotent_place(key) : open_query_place(gateway, &intake->query);
     struct open_query *q = create(gateway, intake->request.id, &place);
     struct caller *caller = q != NULL ? add_caller(q, intake) : NULL;
     int err = caller == NULL ? -SL_ENOMEM : keep(q, &intake->query);
     err = err != 0 ? err : produce(q, &intake->query);
     if (err != 0) {
         refuse(&intake->request, err);
+        idempotent_settle(key, false);
         if (q != NULL) {
             open_query_free(q);
         }
         return;
     }
+    q->key = key;
     q->live = caller;
     open_query_attach(q);
     listen(q, caller);
@@ -204,6 +208,35 @@ void open_query_join(struct gateway *gateway, const struct intake *intake,
         caller->seeking = true;
         caller->last_attempt = point->attempt;
         caller->last_seq = point->seq;
+    }
+    if (q != NULL) {
+        open_query_tidy(q);
+    }
+}
+
+void open_query_take_over(struct gateway *gateway, const struct intake *intake,
+                          struct idempotent *key)
+{
+    struct open_query *q = find(gateway, intake->request.id);
+    q = q != NULL ? q : create(gateway, intake->request.id, idempotent_place(key));
+    struct caller *caller = q != NULL ? replay_to(q, intake) : NULL;
+    bool done = q != NULL && (q->producing || q->live != NULL); /* By an earlier request here. */
+    int err = caller == NULL ? -SL_ENOMEM : 0;
+    if (err == 0 && !done) {
+        err = keep(q, &intake->query);
+        err = err != 0 ? err : produce(q, &intake->query);
+    }
+    if (err == 0) {
+        open_query_attach(q);
+    } else if (caller != NULL) {
+        caller_fail(caller, &cannot_accept);
+    } else {
+        refuse(&intake->request, err);
+    }
+    if (err == 0 && !done) {
+        q->key = key;
+    } else {
+        idempotent_settle(key, err == 0);
     }
     if (q != NULL) {
         open_query_tidy(q);

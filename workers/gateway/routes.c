@@ -8,9 +8,9 @@
  */
 #include "workers/gateway/routes.h"
 
-#include "common/clock.h"
 #include "workers/gateway/cancel.h"
 #include "workers/gateway/chat_request.h"
+#include "workers/gateway/idempotent.h"
 #include "workers/gateway/open_query.h"
 #include "workers/gateway/replies.h"
 #include "workers/gateway/resume.h"
@@ -266,9 +266,17 @@ static struct sl_span trace_of(const struct sl_http_exchange *exchange)
 static void start(struct gateway *gateway, struct intake *intake)
 {
     const struct request *request = &intake->request;
-    if (resolve_model(gateway, request, &intake->query) && has_room(gateway, request)) {
+    struct sl_span key = sl_http_request_header(request->exchange, "idempotency-key");
+    if (key.data != NULL && !idempotent_key_valid(key)) {
+        fail(request, 400, "invalid_value", "Idempotency-Key",
+             "Idempotency-Key must be 1 to 255 visible ASCII characters");
+    } else if (resolve_model(gateway, request, &intake->query) && has_room(gateway, request)) {
         intake->query.traceparent = trace_of(request->exchange);
-        open_query_start(gateway, intake);
+        if (key.data != NULL) {
+            idempotent_start(gateway, intake, key);
+        } else {
+            open_query_start(gateway, intake, NULL);
+        }
     }
 }
 
@@ -309,9 +317,8 @@ static void on_chat(struct gateway *gateway, struct request *request)
     if (err == 0) {
         intake.query = chat.query;
         intake.format = chat.stream ? &format_chat_stream : &format_chat_json;
-        intake.chat = (struct chat_head){.created_s = sl_clock_unix_ms() / 1000,
-                                         .model = chat.query.model,
-                                         .include_usage = chat.include_usage};
+        intake.chat =
+            (struct chat_head){.model = chat.query.model, .include_usage = chat.include_usage};
         start(gateway, &intake);
     } else {
         fail_by_fault(request, err, &fault);
