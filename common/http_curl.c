@@ -19,13 +19,14 @@
  * cancelling and time-outs reach the upstream. Finished connections stay open for the next call;
  * one that the peer closed meanwhile is noticed when curl next looks for a connection.
  *
- * What can go wrong. An idle connection may die just as a request is written to it: curl then sends
- * the request again on another connection, whatever its method, as long as not one byte of a
- * response came; that stays within the one transfer. A resolver that hangs cannot be stopped:
- * CURLOPT_QUICK_EXIT leaves its thread behind rather than wait for it in the loop. Memory may run
- * out: in a callback that belongs to a transfer, that one ends with -SL_ENOMEM (answering curl -1
- * would end all); when curl itself runs out of it, see start_over. curl's errors become ours in
- * map_result and nowhere else.
+ * What can go wrong. An idle connection may die just as a request is written to it: curl would then
+ * send the request again on another connection, whatever its method, as long as not one byte of a
+ * response came. The peer may be at work on the first already, so the transfer ends instead with
+ * -SL_ECONN (on_curl_connected), and whoever counts retries decides. A resolver that hangs cannot
+ * be stopped: CURLOPT_QUICK_EXIT leaves its thread behind rather than wait for it in the loop.
+ * Memory may run out: in a callback that belongs to a transfer, that one ends with -SL_ENOMEM
+ * (answering curl -1 would end all); when curl itself runs out of it, see start_over. curl's errors
+ * become ours in map_result and nowhere else.
  *
  * Each transfer has an easy handle of its own: making one costs 2 us, and a reused one may carry
  * over a password, or be left half reset when memory runs out, which curl_easy_reset cannot tell.
@@ -175,6 +176,10 @@ static int on_curl_connected(void *ctx, char *peer_ip, char *own_ip, int peer_po
     (void)own_ip;
     (void)peer_port;
     (void)own_port;
+    if (sl_curl_info(transfer).sent) { /* curl is about to send it a second time. */
+        doom(transfer, -SL_ECONN);
+        return CURL_PREREQFUNC_ABORT;
+    }
     transfer->events->on_connected(transfer);
     return CURL_PREREQFUNC_OK;
 }

@@ -13,6 +13,7 @@ enum { BOUND_MS = 8000 };
 #define OK_HEAD "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
 #define OK_HELLO OK_HEAD "Content-Length: 5\r\n\r\nhello"
 #define CHUNKED OK_HEAD "Transfer-Encoding: chunked\r\n\r\n"
+#define CHUNKED_CLOSE OK_HEAD "Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 static inline void serve_hello(struct http_script_conn *conn)
 {
@@ -40,9 +41,9 @@ static inline void await(atomic_int *value, int at_least)
 }
 
 /* Pieces "pN" as the test allows them, five in all; then the last chunk. */
-static inline void send_pieces(struct http_script_conn *conn)
+static inline void send_pieces(struct http_script_conn *conn, const char *head)
 {
-    http_script_send(conn, CHUNKED);
+    http_script_send(conn, head);
     for (int i = 1; i <= 5; i++) {
         char chunk[32];
         await(&may_send, i);
@@ -55,7 +56,7 @@ static inline void send_pieces(struct http_script_conn *conn)
 static inline void serve_pieces(struct http_script_conn *conn)
 {
     while (http_script_read(conn)) {
-        send_pieces(conn);
+        send_pieces(conn, CHUNKED);
     }
 }
 

@@ -23,7 +23,7 @@ struct http_script {
     pthread_mutex_t mutex;
     pthread_t threads[CONNECTIONS_MAX];
     int fds[CONNECTIONS_MAX]; /* -1: closed. */
-    atomic_int accepted, requests, peer_closed;
+    atomic_int accepted, requests, peer_closed, closed;
 };
 
 static void *run_connection(void *ctx)
@@ -34,6 +34,7 @@ static void *run_connection(void *ctx)
     pthread_mutex_lock(&script->mutex);
     script->fds[conn->number - 1] = -1;
     close(conn->fd);
+    atomic_fetch_add(&script->closed, 1);
     pthread_mutex_unlock(&script->mutex);
     free(conn);
     return NULL;
@@ -127,6 +128,11 @@ int http_script_accepted(const struct http_script *script)
 int http_script_requests(const struct http_script *script)
 {
     return atomic_load(&script->requests);
+}
+
+int http_script_closed(const struct http_script *script)
+{
+    return atomic_load(&script->closed);
 }
 
 int http_script_peer_closed(const struct http_script *script)

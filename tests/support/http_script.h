@@ -28,6 +28,7 @@ int http_script_port(const struct http_script *script);
 /* Counted since the start; from any thread. */
 int http_script_accepted(const struct http_script *script);
 int http_script_requests(const struct http_script *script);
+int http_script_closed(const struct http_script *script);      /* Connections, by this server. */
 int http_script_peer_closed(const struct http_script *script); /* As http_script_await_close saw. */
 
 /* For scripts. Reads a request with its body of Content-Length bytes; false: the peer closed. */
