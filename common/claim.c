@@ -132,7 +132,8 @@ void sl_claim_give_back(struct sl_coord *coord, struct sl_admission *admission)
 }
 
 int sl_claim_end(struct sl_coord *coord, struct sl_span id, const char *stage, uint64_t fence,
-                 struct sl_span ending, void (*cb)(void *ctx, int err), void *ctx)
+                 const char *outcome, struct sl_span ending, void (*cb)(void *ctx, int err),
+                 void *ctx)
 {
     struct sl_op *op;
     int err = coord_op_about(coord, id, stage != NULL ? stage : "", ending, &op);
@@ -140,6 +141,7 @@ int sl_claim_end(struct sl_coord *coord, struct sl_span id, const char *stage, u
         return err;
     }
     op->fence = fence;
+    op->outcome = outcome;
     op->cb = cb;
     op->ctx = ctx;
     coord_op_queue(coord, op, OP_END, TRY_MS);
@@ -164,10 +166,12 @@ int sl_claim_stream(struct sl_coord *coord, struct sl_admission *admission,
     return 0;
 }
 
-void sl_claim_ended(struct sl_coord *coord, struct sl_span id)
+void sl_claim_ended(struct sl_coord *coord, struct sl_span id, int32_t partition, int64_t offset)
 {
     struct sl_op *op;
     if (coord_op_about(coord, id, "", (struct sl_span){0}, &op) == 0) {
+        op->place.partition = partition;
+        op->place.offset = offset;
         coord_op_queue(coord, op, OP_ENDED, TRY_MS);
     }
 }

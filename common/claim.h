@@ -108,14 +108,17 @@ void sl_claim_give_back(struct sl_coord *coord, struct sl_admission *admission);
 
 /* The one ending of a query: the first to store it wins; it is then produced by the winner, and
  * acknowledged with sl_claim_ended. ending: the caller's bytes, all that producing needs (copied).
+ * outcome: "done", "failed", "cancelled" or "expired", so that it is known without them; static.
  * fence 0: the caller has no claim (a gateway); else only the claim's owner wins. cb: 0 won (also
  * when the same owner stored it before), -SL_EEXIST (there is another: it counts), -SL_ELOST (claim
  * lost). Retried while Redis is away for 60 s, then -SL_ECONN. stage may be NULL when fence is 0.
  * Returns -SL_ENOMEM, or -SL_EAGAIN when 10,000 such requests wait. */
 int sl_claim_end(struct sl_coord *coord, struct sl_span id, const char *stage, uint64_t fence,
-                 struct sl_span ending, void (*cb)(void *ctx, int err), void *ctx) SL_CHECKED;
-/* The ending was produced and acknowledged. Best effort, without an answer. */
-void sl_claim_ended(struct sl_coord *coord, struct sl_span id);
+                 const char *outcome, struct sl_span ending, void (*cb)(void *ctx, int err),
+                 void *ctx) SL_CHECKED;
+/* The ending was produced and acknowledged, its result at this place of the results topic (-1, -1:
+ * not known). Of several places the first known one stays. Best effort, without an answer. */
+void sl_claim_ended(struct sl_coord *coord, struct sl_span id, int32_t partition, int64_t offset);
 /* Those who asked for something to be written are gone: it is written, and no cb comes. */
 void sl_claim_forget_callers(struct sl_coord *coord);
 

@@ -175,6 +175,13 @@ static void on_reply(void *ctx, int err, const struct redisReply *reply)
     script->on_reply(coord, err, err == 0 ? reply : NULL);
 }
 
+void coord_args_position(struct sl_coord *coord, const struct sl_place *place)
+{
+    size_t offset = coord->args.text.len;
+    sl_buf_printf(&coord->args.text, "%" PRId32 " %" PRId64, place->partition, place->offset);
+    take_text(&coord->args, offset);
+}
+
 int coord_args_eval(struct sl_coord *coord, struct sl_redis_script *script, sl_redis_cb *cb,
                     void *ctx)
 {

@@ -71,7 +71,8 @@ struct sl_op {
     size_t limit;
     uint64_t serial, fence;
     uint32_t attempt;
-    struct sl_place place; /* Of who attaches or leaves. */
+    struct sl_place place; /* Of who attaches or leaves; of an ending's result. */
+    const char *outcome;   /* Of an ending. */
     uint64_t until_ms;     /* This process's monotonic clock; then it is given up. */
     void (*cb)(void *ctx, int err);
     void *ctx;
@@ -172,6 +173,7 @@ void coord_args_span(struct sl_coord *coord, struct sl_span span); /* Borrowed u
 void coord_args_text(struct sl_coord *coord, const char *text);    /* Likewise. */
 void coord_args_int(struct sl_coord *coord, uint64_t value);
 void coord_args_place(struct sl_coord *coord, const struct sl_place *place);
+void coord_args_position(struct sl_coord *coord, const struct sl_place *place); /* Half of it. */
 void coord_args_work(struct sl_coord *coord, const struct sl_op *op); /* kind, id, stage */
 int coord_script_init(struct sl_coord *coord, struct coord_script *script, const char *text,
                       void (*on_reply)(struct sl_coord *, int,

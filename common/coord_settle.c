@@ -102,6 +102,16 @@ static uint64_t left_ms(const struct sl_op *op)
     return op->until_ms > now ? op->until_ms - now : 1;
 }
 
+static struct sl_span id_of(const struct sl_op *op)
+{
+    return (struct sl_span){op->bytes.data, op->id_len};
+}
+
+static struct sl_span stage_of(const struct sl_op *op)
+{
+    return (struct sl_span){op->bytes.data + op->id_len, op->stage_len};
+}
+
 static void put_op(struct sl_coord *coord, const struct sl_op *op)
 {
     switch (op->type) {
@@ -139,28 +149,33 @@ static void put_op(struct sl_coord *coord, const struct sl_op *op)
         break;
     case OP_END:
         coord_args_text(coord, "end");
-        coord_args_span(coord, (struct sl_span){op->bytes.data, op->id_len});
-        coord_args_span(coord, (struct sl_span){op->bytes.data + op->id_len, op->stage_len});
+        coord_args_span(coord, id_of(op));
+        coord_args_span(coord, stage_of(op));
         coord_args_int(coord, op->fence);
+        coord_args_text(coord, op->outcome);
         coord_args_span(coord, (struct sl_span){op->bytes.data + op->id_len + op->stage_len,
                                                 op->bytes.len - op->id_len - op->stage_len});
         break;
     case OP_ENDED:
+        coord_args_text(coord, "ended");
+        coord_args_span(coord, id_of(op));
+        coord_args_position(coord, &op->place);
+        break;
     case OP_CANCEL:
-        coord_args_text(coord, op->type == OP_ENDED ? "ended" : "cancel");
-        coord_args_span(coord, (struct sl_span){op->bytes.data, op->id_len});
+        coord_args_text(coord, "cancel");
+        coord_args_span(coord, id_of(op));
         break;
     case OP_ATTACH:
     case OP_LEAVE:
         coord_args_text(coord, op->type == OP_ATTACH ? "attach" : "leave");
-        coord_args_span(coord, (struct sl_span){op->bytes.data, op->id_len});
+        coord_args_span(coord, id_of(op));
         coord_args_place(coord, &op->place);
         break;
     case OP_IDEMPOTENT:
         coord_args_text(coord, "idempotent");
-        coord_args_span(coord, (struct sl_span){op->bytes.data, op->id_len});
+        coord_args_span(coord, id_of(op));
         coord_args_int(coord, op->serial);
-        coord_args_span(coord, (struct sl_span){op->bytes.data + op->id_len, op->stage_len});
+        coord_args_span(coord, stage_of(op));
         break;
     }
 }

@@ -50,6 +50,8 @@ struct outbox_item {
     uint32_t tries;
     bool pending; /* With the producer. */
     bool done;
+    int32_t partition; /* Where it came to stand; -1: not delivered, or not known. */
+    int64_t offset;
 };
 
 enum { OUTBOX_MAX = 4, TOPIC_MAX = 256, JOB_KEY_MAX = 80 };

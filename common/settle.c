@@ -260,13 +260,21 @@ static void on_marked(void *ctx, int err)
     finish_job(job);
 }
 
+static void tell_ended(struct sl_job *job)
+{
+    for (size_t i = 0; job->is_ending && i < job->outbox_count; i++) {
+        const struct outbox_item *item = &job->outbox[i];
+        if (item->kind == OUTBOX_RESULT) {
+            sl_claim_ended(job->worker->coord, job->id, item->partition, item->offset);
+        }
+    }
+}
+
 static void mark(struct sl_job *job)
 {
     struct sl_coord *coord = job->worker->coord;
     job_free_slot(job);
-    if (job->is_ending) {
-        sl_claim_ended(coord, job->id);
-    }
+    tell_ended(job);
     if (job->admission.state == SL_ADMIT_GRANTED) {
         job->step = SETTLE_MARK;
         sl_claim_done(coord, &job->admission, on_marked, job);
@@ -282,9 +290,7 @@ void settle_leave(struct sl_job *job)
         job_abandon(job);
         return;
     }
-    if (job->is_ending) {
-        sl_claim_ended(coord, job->id);
-    }
+    tell_ended(job);
     if (job->admission.state == SL_ADMIT_GRANTED) {
         sl_claim_done(coord, &job->admission, NULL, NULL);
     }
@@ -388,7 +394,8 @@ static void store_ending(struct sl_job *job)
     int rv = make_ending(job);
     if (rv == 0) {
         rv = sl_claim_end(worker->coord, job->id, worker->stage->name, job->admission.fence,
-                          sl_buf_span(&job->bytes), on_stored, job);
+                          sl_outcome_text(job->result.outcome), sl_buf_span(&job->bytes), on_stored,
+                          job);
     }
     if (rv == 0) {
         job->step = SETTLE_STORE;

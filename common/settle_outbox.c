@@ -67,7 +67,8 @@ struct outbox_item *settle_add(struct sl_job *job, enum outbox_kind kind,
     size_t i = job->outbox_count++;
     assert(i < OUTBOX_MAX);
     snprintf(job->topics[i], TOPIC_MAX, "%s", record->topic);
-    job->outbox[i] = (struct outbox_item){.job = job, .kind = kind, .record = *record};
+    job->outbox[i] = (struct outbox_item){
+        .job = job, .kind = kind, .record = *record, .partition = -1, .offset = -1};
     job->outbox[i].record.topic = job->topics[i];
     return &job->outbox[i];
 }
@@ -213,10 +214,12 @@ static void on_not_sent(struct outbox_item *item, int err)
 static void on_delivery(void *ctx, int err, int32_t partition, int64_t offset)
 {
     struct outbox_item *item = ctx;
-    (void)partition;
-    (void)offset;
     item->pending = false;
     item->done = err == 0;
+    if (err == 0) {
+        item->partition = partition;
+        item->offset = offset;
+    }
     if (err != 0 && !item->job->restarting) {
         on_not_sent(item, err);
     }

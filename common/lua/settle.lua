@@ -10,8 +10,8 @@
 --          'stream', kind, id, stage, fence, attempt
 --          'give_back', kind, id, stage, fence (0: whatever this process claimed), attempt, 1 if something
 --             was shown
---          'end', id, stage, fence (0: without a claim), the ending's bytes
---          'ended', id
+--          'end', id, stage, fence (0: without a claim), outcome, the ending's bytes
+--          'ended', id, where its result is: PARTITION OFFSET (-1 -1: not known)
 --          'cancel', id
 --          'attach', id, place
 --          'leave', id, place
@@ -109,7 +109,7 @@ function ops.give_back()
 end
 
 ops['end'] = function()
-  local id, stage, fence, bytes = arg(), arg(), num(), arg()
+  local id, stage, fence, outcome, bytes = arg(), arg(), num(), arg(), arg()
   local key = work_key('query', id)
   local h = redis.call('HMGET', key, stage, '.end_owner')
   if h[2] then
@@ -118,20 +118,24 @@ ops['end'] = function()
   if fence ~= 0 and not is_ours(h[1], fence) then
     return LOST
   end
-  redis.call('HSET', key, '.end', bytes, '.end_owner', me)
+  redis.call('HSET', key, '.end', bytes, '.end_owner', me, '.outcome', outcome)
   keep(key, result_ttl)
   tell_watchers(key, id)
   return 0
 end
 
--- The bytes are needed no more: what is left says that the query has ended.
+-- The bytes are needed no more: what is left says that the query has ended, and where its result is. One
+-- that was produced again is there twice: the first place stays.
 function ops.ended()
-  local id = arg()
+  local id, place = arg(), arg()
   local key = work_key('query', id)
-  if redis.call('HGET', key, '.end_owner') ~= me then
+  local h = redis.call('HMGET', key, '.end_owner', '.end_acked')
+  if h[1] ~= me then
     return LOST
   end
-  redis.call('HSET', key, '.end_acked', '1')
+  if not h[2] or h[2] == '-1 -1' then
+    redis.call('HSET', key, '.end_acked', place)
+  end
   redis.call('HDEL', key, '.end')
   keep(key, result_ttl)
   tell_watchers(key, id)

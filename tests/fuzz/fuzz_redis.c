@@ -227,7 +227,7 @@ static void settle(struct job *job, unsigned how)
         asked++;
         sl_claim_done(coord, admission, on_answer, NULL);
     } else if (runs && how % 4 == 1) {
-        ask_once(sl_claim_end(coord, admission->id, admission->stage, admission->fence,
+        ask_once(sl_claim_end(coord, admission->id, admission->stage, admission->fence, "done",
                               SL_SPAN("ending"), on_answer, NULL));
         sl_claim_give_back(coord, admission);
     } else {

@@ -105,6 +105,28 @@ TEST(a_look_tells_how_far_a_query_has_come)
     cluster_stop(&cluster);
 }
 
+TEST(a_look_tells_how_a_query_ended_and_where_its_result_is)
+{
+    struct test_job job;
+    start();
+    admit(&job, b, "generate", SL_VERDICT_GRANTED);
+    CHECK(sl_claim_end(b, SL_SPAN("q1"), "generate", job.admission.fence, "expired",
+                       SL_SPAN("the end"), NULL, NULL) == 0);
+    settle();
+    struct seen seen = look(a, "q1");
+    CHECK(seen.state.ended && !seen.state.end_acked);
+    CHECK_STR(seen.state.outcome, "expired");
+    CHECK_STR(seen.state.stage, "");
+    CHECK_INT(seen.state.result_partition, -1);
+    sl_claim_ended(b, SL_SPAN("q1"), 3, 5000000000);
+    settle();
+    seen = look(a, "q1");
+    CHECK(seen.state.ended && seen.state.end_acked);
+    CHECK_INT(seen.state.result_partition, 3);
+    CHECK_INT(seen.state.result_offset, 5000000000);
+    cluster_stop(&cluster);
+}
+
 TEST(a_query_without_a_gateway_is_known_without_a_place)
 {
     struct test_job job;
@@ -310,6 +332,8 @@ int main(int argc, char **argv)
 {
     const struct test_case cases[] = {
         {"a_look_tells_how_far_a_query_has_come", a_look_tells_how_far_a_query_has_come},
+        {"a_look_tells_how_a_query_ended_and_where_its_result_is",
+         a_look_tells_how_a_query_ended_and_where_its_result_is},
         {"a_query_without_a_gateway_is_known_without_a_place",
          a_query_without_a_gateway_is_known_without_a_place},
         {"a_look_at_a_redis_that_is_away_says_so", a_look_at_a_redis_that_is_away_says_so},

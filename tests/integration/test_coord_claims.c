@@ -249,8 +249,8 @@ TEST(a_cancellation_that_was_not_published_comes_with_the_renewal)
 static int end(struct sl_coord *coord, const char *id, uint64_t fence, const char *bytes)
 {
     int result = 1;
-    CHECK(sl_claim_end(coord, sl_span_of(id), fence != 0 ? "test" : NULL, fence, sl_span_of(bytes),
-                       note_err, &result) == 0);
+    CHECK(sl_claim_end(coord, sl_span_of(id), fence != 0 ? "test" : NULL, fence, "failed",
+                       sl_span_of(bytes), note_err, &result) == 0);
     CHECK_INT(result, 1);
     UNTIL(&cluster, result != 1);
     return result;
@@ -287,10 +287,30 @@ TEST(an_acknowledged_ending_ends_what_comes_later)
     admit(&job, a, "q1", SL_VERDICT_GRANTED);
     CHECK_INT(end(a, "q1", job.admission.fence, "the end"), 0);
     admit(&parked, b, "q1", SL_VERDICT_PARKED); /* Its owner lives and produces it. */
-    sl_claim_ended(a, SL_SPAN("q1"));
+    sl_claim_ended(a, SL_SPAN("q1"), 3, 5000000000);
     retry(&parked, 1, SL_VERDICT_ENDED);
     CHECK_STR(cluster_say(&cluster, "HEXISTS t:query:q1 .end"), "0");
+    CHECK_STR(cluster_say(&cluster, "HGET t:query:q1 .outcome"), "failed");
     admit(&again, a, "q1", SL_VERDICT_ENDED);
+    cluster_stop(&cluster);
+}
+
+TEST(of_several_places_of_a_result_the_first_known_one_stays)
+{
+    static const struct {
+        int32_t partition;
+        int64_t offset;
+        const char *expected;
+    } cases[] = {{-1, -1, "-1 -1"}, {3, 5000000000, "3 5000000000"}, {4, 1, "3 5000000000"}};
+    struct test_job job;
+    start();
+    admit(&job, a, "q1", SL_VERDICT_GRANTED);
+    CHECK_INT(end(a, "q1", job.admission.fence, "the end"), 0);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        sl_claim_ended(a, SL_SPAN("q1"), cases[i].partition, cases[i].offset);
+        UNTIL(&cluster, sl_coord_idle(a));
+        CHECK_STR(cluster_say(&cluster, "HGET t:query:q1 .end_acked"), cases[i].expected);
+    }
     cluster_stop(&cluster);
 }
 
@@ -305,7 +325,7 @@ TEST(an_ending_of_a_dead_owner_is_produced_by_who_finds_it)
     retry(&parked, 1, SL_VERDICT_ENDING);
     CHECK_STR(parked.ending, "the end");
     admit(&own, b, "q1", SL_VERDICT_ENDING); /* Taken over: ours until it is acknowledged. */
-    sl_claim_ended(b, SL_SPAN("q1"));
+    sl_claim_ended(b, SL_SPAN("q1"), 3, 5000000000);
     UNTIL(&cluster, sl_coord_idle(b));
     admit(&own, b, "q1", SL_VERDICT_ENDED);
     cluster_stop(&cluster);
@@ -322,7 +342,7 @@ TEST(everything_of_a_query_has_an_end_in_redis)
     CHECK_INT(test_job_verdict(&cluster, &job), SL_VERDICT_GRANTED);
     CHECK(atoll(cluster_say(&cluster, "PTTL t:query:q1")) > 60000);
     CHECK_INT(end(a, "q1", job.admission.fence, "the end"), 0);
-    sl_claim_ended(a, SL_SPAN("q1"));
+    sl_claim_ended(a, SL_SPAN("q1"), 3, 5000000000);
     test_job_done(&job);
     CHECK(sl_coord_cancel(b, SL_SPAN("q2"), NULL, NULL) == 0);
     UNTIL(&cluster, sl_coord_idle(a) && sl_coord_idle(b));
@@ -372,6 +392,8 @@ int main(int argc, char **argv)
          only_the_owner_of_a_claim_ends_with_its_fence},
         {"an_acknowledged_ending_ends_what_comes_later",
          an_acknowledged_ending_ends_what_comes_later},
+        {"of_several_places_of_a_result_the_first_known_one_stays",
+         of_several_places_of_a_result_the_first_known_one_stays},
         {"an_ending_of_a_dead_owner_is_produced_by_who_finds_it",
          an_ending_of_a_dead_owner_is_produced_by_who_finds_it},
         {"everything_of_a_query_has_an_end_in_redis", everything_of_a_query_has_an_end_in_redis},

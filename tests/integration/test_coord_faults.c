@@ -142,8 +142,8 @@ TEST(an_ending_in_the_quarantine_is_stored)
     start();
     admit(&job, a, "q1", SL_VERDICT_GRANTED);
     cluster_say(&cluster, "FLUSHALL");
-    CHECK(sl_claim_end(a, SL_SPAN("q1"), "test", job.admission.fence, SL_SPAN("the end"), NULL,
-                       NULL) == 0);
+    CHECK(sl_claim_end(a, SL_SPAN("q1"), "test", job.admission.fence, "done", SL_SPAN("the end"),
+                       NULL, NULL) == 0);
     test_job_done(&job);
     UNTIL(&cluster, job.done_calls == 1);
     CHECK_INT(job.done_err, 0);

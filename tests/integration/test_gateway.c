@@ -398,6 +398,8 @@ TEST(a_query_that_nobody_ends_is_ended_after_its_deadline)
     /* Stored, produced and acknowledged, once for all. */
     GATEWAY_WAIT(gateway.results == 1);
     GATEWAY_WAIT(gateway_redis_field(asked->id, ".end_acked")[0] != '\0');
+    CHECK_STR(gateway_redis_field(asked->id, ".outcome"), "expired");
+    CHECK(strncmp(gateway_redis_field(asked->id, ".end_acked"), "0 ", 2) == 0); /* Partition 0. */
     again();
     gateway_post(&peer, "/v1/query", "", "{\"query\":\"what?\",\"timeout_ms\":300}");
     gateway_asked(2);

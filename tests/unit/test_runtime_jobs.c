@@ -36,16 +36,22 @@ TEST(an_answered_query_is_stored_then_produced_then_marked)
     CHECK_INT(fake_written(FAKE_END), 0); /* A delta is not acknowledged yet. */
     fx_ack("replies");
     CHECK_INT(fake_op_count(FAKE_END), 1);
+    CHECK_STR(fake_op(FAKE_END, 0)->outcome, "done");
     CHECK_INT(fake_count("results"), 0);
     fx_answer(FAKE_END, 0);
     CHECK(fx_last_has("replies", "\"type\":\"done\"") && fx_last_has("replies", "\"seq\":1"));
     CHECK_INT(fake_open("replies")->partition, 3);
     CHECK(fx_last_has("results", "\"answer\":\"yes\""));
     CHECK_STR(fake_open("results")->type, "application/json");
+    fx_fail("results", -SL_ETIMEDOUT);
+    fx_sleep(1000); /* Sent again. */
+    const struct fake_sent *result = fake_open("results");
     fx_ack("results");
     CHECK_INT(fake_written(FAKE_ENDED), 0);
     fx_ack("replies");
     CHECK(fake_written(FAKE_ENDED) == 1 && !fake_ended(&position));
+    CHECK_INT(fake_op(FAKE_ENDED, 0)->partition, 7);
+    CHECK_INT(fake_op(FAKE_ENDED, 0)->offset, result->offset);
     fx_answer(FAKE_DONE, 0);
     CHECK(fake_ended(&position));
     CHECK_INT(fx_counted(OUTCOME_done), 1);

@@ -22,8 +22,10 @@ struct expiry {
     struct sl_buf bytes;
     struct sl_timer retry;
     unsigned tries;
-    unsigned waiting; /* Reports of the producer. */
-    bool failed;      /* One of them was not good: all records are sent again. */
+    unsigned waiting;  /* Reports of the producer. */
+    bool failed;       /* One of them was not good: all records are sent again. */
+    int32_t partition; /* Of the result. */
+    int64_t offset;
 };
 
 static void produce(struct expiry *expiry);
@@ -53,7 +55,7 @@ static void finish_try(struct expiry *expiry)
     if (expiry->failed) {
         sl_log(SL_LOG_ERROR, "an ending was not produced", SL_SPANF("id", ending.id));
     } else if (err == 0) {
-        sl_claim_ended(expiry->gateway->coord, ending.id);
+        sl_claim_ended(expiry->gateway->coord, ending.id, expiry->partition, expiry->offset);
     }
     free_expiry(expiry);
 }
@@ -67,6 +69,16 @@ static void on_delivery(void *ctx, int err, int32_t partition, int64_t offset)
     if (--expiry->waiting == 0) {
         finish_try(expiry);
     }
+}
+
+static void on_result_delivery(void *ctx, int err, int32_t partition, int64_t offset)
+{
+    struct expiry *expiry = ctx;
+    if (err == 0) {
+        expiry->partition = partition;
+        expiry->offset = offset;
+    }
+    on_delivery(ctx, err, partition, offset);
 }
 
 static void produce(struct expiry *expiry)
@@ -83,7 +95,9 @@ static void produce(struct expiry *expiry)
     size_t count = sl_ending_records(&ending, gateway->results_topic, &route, reply, records);
     expiry->waiting = 1; /* This function, so that the last report comes after the last send. */
     for (size_t i = 0; i < count; i++) {
-        if (sl_producer_send(gateway->producer, &records[i], on_delivery, expiry) == 0) {
+        bool is_result = i + 1 == count;
+        if (sl_producer_send(gateway->producer, &records[i],
+                             is_result ? on_result_delivery : on_delivery, expiry) == 0) {
             expiry->waiting++;
         } else {
             expiry->failed = true;
@@ -119,14 +133,17 @@ void expiry_start(struct gateway *gateway, const struct sl_query *query,
         return;
     }
     expiry->gateway = gateway;
+    expiry->partition = -1;
+    expiry->offset = -1;
     sl_list_push(&gateway->endings, &expiry->node);
     sl_buf_init(&expiry->bytes, ENDING_MAX);
     /* Attempt 0: readers take it whatever came before. Its sequence follows the sources'. */
     sl_ending_pack(query, result, 0, 1, 0, sl_coord_now_ms(gateway->coord), &expiry->bytes);
     int err = sl_buf_error(&expiry->bytes);
-    err = err != 0 ? err
-                   : sl_claim_end(gateway->coord, query->id, NULL, 0, sl_buf_span(&expiry->bytes),
-                                  on_stored, expiry);
+    err = err != 0
+              ? err
+              : sl_claim_end(gateway->coord, query->id, NULL, 0, sl_outcome_text(result->outcome),
+                             sl_buf_span(&expiry->bytes), on_stored, expiry);
     if (err != 0) {
         sl_log(SL_LOG_WARN, "the ending of an expired query was not stored",
                SL_SPANF("id", query->id), SL_ERR(err));

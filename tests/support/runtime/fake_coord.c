@@ -344,19 +344,24 @@ void sl_claim_give_back(struct sl_coord *coord, struct sl_admission *admission)
 }
 
 int sl_claim_end(struct sl_coord *coord, struct sl_span id, const char *stage, uint64_t fence,
-                 struct sl_span ending, void (*cb)(void *ctx, int err), void *ctx)
+                 const char *outcome, struct sl_span ending, void (*cb)(void *ctx, int err),
+                 void *ctx)
 {
     CHECK(stage != NULL && fence > 0);
     if (coord->refusal == 0) {
-        sl_buf_append_span(&put_op(FAKE_END, id, fence, cb, ctx)->ending, ending);
+        struct fake_op *op = put_op(FAKE_END, id, fence, cb, ctx);
+        op->outcome = outcome;
+        sl_buf_append_span(&op->ending, ending);
     }
     return coord->refusal;
 }
 
-void sl_claim_ended(struct sl_coord *coord, struct sl_span id)
+void sl_claim_ended(struct sl_coord *coord, struct sl_span id, int32_t partition, int64_t offset)
 {
     (void)coord;
-    put_op(FAKE_ENDED, id, 0, NULL, NULL);
+    struct fake_op *op = put_op(FAKE_ENDED, id, 0, NULL, NULL);
+    op->partition = partition;
+    op->offset = offset;
 }
 
 void sl_claim_forget_callers(struct sl_coord *coord)

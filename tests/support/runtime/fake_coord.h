@@ -27,7 +27,10 @@ struct fake_op {
     char id[80];
     uint64_t fence;
     struct sl_buf ending;
-    uint32_t ms; /* Of a cool-down. */
+    uint32_t ms;         /* Of a cool-down. */
+    const char *outcome; /* Of an ending, */
+    int32_t partition;   /* and where its result is. */
+    int64_t offset;
     void (*cb)(void *ctx, int err);
     void *ctx;
 };

@@ -120,6 +120,8 @@ size_t fake_open_count(void)
     return count;
 }
 
+static int64_t offsets;
+
 void fake_report(struct fake_sent *sent, int err)
 {
     CHECK(sent != NULL && sent->open);
@@ -128,7 +130,8 @@ void fake_report(struct fake_sent *sent, int err)
     if (err == 0 && fake_on_ack != NULL) {
         fake_on_ack(sent);
     }
-    sent->cb(sent->ctx, err, 0, 0);
+    sent->offset = ++offsets;
+    sent->cb(sent->ctx, err, err == 0 ? 7 : -1, err == 0 ? sent->offset : -1);
 }
 
 static void free_sent(struct fake_sent *sent)

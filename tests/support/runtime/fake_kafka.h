@@ -15,6 +15,7 @@ enum { FAKE_SENT_MAX = 512, FAKE_TOPIC_MAX = 64 };
 struct fake_sent {
     bool open; /* No report yet. */
     bool acked;
+    int64_t offset; /* Acked: in partition 7; no two have the same. */
     char topic[FAKE_TOPIC_MAX];
     char key[128];
     int32_t partition;
