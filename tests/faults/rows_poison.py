@@ -1,0 +1,141 @@
+"""Rows 5 and 20: a question that stops or kills the worker that runs it.
+
+The programs know nothing of it: a library that is loaded into them (tests/support/preload) fails
+when a request to a model contains a text, the beginning of the marked question.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+
+from checker import Rules
+from cluster import BIN, wait_until
+from trial import SANITIZED, Trial, row, two_of_each
+
+MARKED = 900
+MARKER = f"Question {MARKED}"
+LIBRARY = "libmarker_fault.so"
+EVICTED = "facility=MAXPOLL"
+ALONE = "it runs alone now"
+
+
+def library():
+    build = os.path.join(os.path.dirname(BIN), "release") if BIN.endswith("bin") else BIN
+    path = os.path.join(build, "tests", LIBRARY)
+    if not os.path.exists(path):
+        raise AssertionError(f"{path} is not there; `cmake --build --preset ...` makes it")
+    return path
+
+
+def faulty(program, fault, seconds=0):
+    """The environment of a program that fails at the marker. The sanitizer's library wants to be
+    the first that is loaded."""
+    preload = [library()]
+    if SANITIZED:
+        linked = subprocess.run(["ldd", os.path.join(BIN, f"sluice-{program}")], check=True,
+                                capture_output=True, text=True).stdout
+        preload = re.findall(r"=> (\S*lib[au]b?san\S*)", linked) + preload
+    return {"LD_PRELOAD": " ".join(preload), "FAULT": fault, "FAULT_MARKER": MARKER,
+            "FAULT_SECONDS": seconds}
+
+
+class Supervisor(threading.Thread):
+    """Keeps so many workers of a stage; starts one anew when one has aborted."""
+
+    def __init__(self, cluster, stage, count, environment):
+        super().__init__(daemon=True)
+        self._cluster, self._stage, self._environment = cluster, stage, environment
+        self._stopped = threading.Event()
+        self.deaths = []  # Times, as of fault_ns.
+        self._workers = [cluster.start(stage, wait=False, **environment) for _ in range(count)]
+        for worker in self._workers:
+            wait_until(worker.ready, 40, f"{stage} ready")
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def run(self):
+        while not self._stopped.wait(0.1):
+            for at, worker in enumerate(self._workers):
+                if worker.process.poll() is not None:
+                    self._replace(at, worker)
+
+    def _replace(self, at, worker):
+        if worker.process.returncode == -signal.SIGABRT:
+            self.deaths.append(time.monotonic_ns())
+            self._cluster.killed.append(worker)
+        self._workers[at] = self._cluster.start(self._stage, wait=False, **self._environment)
+
+    def __exit__(self, *_error):
+        self._stopped.set()
+        self.join()
+
+
+def dead_letters(t):
+    return [r for r in t.cluster.consume("queries.dlq") if MARKER.encode() in r["payload"]]
+
+
+def count_lines(workers, text):
+    return sum(text in line for w in workers for line in w.log().splitlines())
+
+
+def check_letter(t, letters):
+    headers = letters[0]["headers"]
+    told = {name: headers.get(f"__connect.errors.{name}") for name in
+            ("stage", "exception.class.name", "exception.message")}
+    if len(letters) != 1 or told["exception.class.name"] != "LOST" or told["stage"] != "embed":
+        t.violation("I1", f"{len(letters)} dead letters, the first with {told}")
+
+
+@row("20", "a question that kills each embed worker that runs it")
+def worker_killer():
+    with Trial(two_of_each() | {"embed": 0}, {"embed": {"latency_ms": 1000}}) as t, \
+         Supervisor(t.cluster, "embed", 2, faulty("embed", "abort")) as supervisor:
+        t.load(360, "--rate", 6, timeout_ms=120000)
+        time.sleep(3)  # Load, not synchronisation: the others are at work.
+        t.fault()
+        t.load(1, first=MARKED, timeout_ms=120000)
+        letters = wait_until(lambda: dead_letters(t), 115, "the dead letter")
+        buried_ns = time.monotonic_ns()
+        # What one embedding call had answered when its worker died is asked for again.
+        t.finish(Rules(codes={"worker_lost": 1}, repeated=40))
+        check_letter(t, letters)
+        if len(supervisor.deaths) > 3 or not supervisor.deaths:
+            t.violation("I1", f"{len(supervisor.deaths)} workers died of one question")
+        killer = next(r for r in t.requests if r.question.startswith(MARKER))
+        if killer.code != "worker_lost":
+            t.violation("I1", f"the marked question ended as {killer.terminal} {killer.code}")
+        deaths = ", ".join(f"{(at - t.fault_ns) / 1e9:.0f}" for at in supervisor.deaths)
+        alone = count_lines([w for w in t.cluster.workers if w.name == "embed"], ALONE)
+        t.notes.append(f"deaths after {deaths} s, the dead letter after "
+                       f"{(buried_ns - t.fault_ns) / 1e9:.0f} s, the caller told "
+                       f"{(killer.ended_ns - buried_ns) / 1e9:+.1f} s from it; {alone} suspects")
+    return t.findings
+
+
+@row("5", "event loop blocked for 75 s, past the poll interval of 60 s; all else idle")
+def loop_blocked():
+    with Trial(two_of_each() | {"rerank": 1}) as t:
+        blocked = t.cluster.start("rerank", **faulty("rerank", "block", 75))
+        t.fault()
+        t.load(8, "--concurrency", 8, first=10 * MARKED, timeout_ms=120000)
+        wait_until(lambda: "standing still" in blocked.log(), 20, "the blocked worker")
+        wait_until(lambda: "going on" in blocked.log(), 90, "its end")
+        t.heal()
+        t.wait_load()
+        wait_until(lambda: blocked.ready() and blocked.metric("sluice_assigned_partitions") > 0, 30,
+                   "the blocked worker has partitions again")
+        t.load(40, "--concurrency", 10)
+        t.finish(Rules(repeated=8))
+        evictions = count_lines([blocked], EVICTED)
+        others = count_lines([w for w in t.cluster.workers if w is not blocked], EVICTED)
+        if evictions != 1 or others != 0:
+            t.violation("I5", f"{evictions} evictions of the blocked worker, {others} of idle ones")
+        if blocked.metric("sluice_jobs_total") == 0:
+            t.violation("I5", "the blocked worker does nothing after it went on")
+        t.notes.append(f"{evictions} eviction of the blocked worker, {others} of idle ones")
+    return t.findings
