@@ -180,15 +180,15 @@ static bool may_retry(const struct sl_upstream_call *call, int err, bool connect
     return err == -SL_ECUT || err == -SL_ELOST || sl_error_class(err) == SL_CLASS_RETRY;
 }
 
-/* least_ms: what the upstream asked for. */
+/* least_ms: what the upstream asked for. The backoff comes on top, so that others in line are the
+ * next to probe, and no call is refused until its attempts are used up while they wait. */
 static bool try_again(struct sl_upstream_call *call, int err, bool connected, uint32_t least_ms)
 {
     struct sl_upstream *upstream = call->upstream;
     if (!may_retry(call, err, connected)) {
         return false;
     }
-    uint32_t wait_ms = sl_backoff_next_ms(&call->backoff);
-    wait_ms = wait_ms > least_ms ? wait_ms : least_ms;
+    uint32_t wait_ms = least_ms + sl_backoff_next_ms(&call->backoff);
     if (sl_coord_now_ms(upstream->coord) + wait_ms >= call->request.deadline_ms ||
         !sl_retry_budget_take(&upstream->budget)) {
         return false;

@@ -351,9 +351,9 @@ TEST(retry_after_holds_up_all_workers)
         if (cases[i].cool_ms > DEADLINE_MS) { /* Nobody waits for that. */
             CHECK(ends == 1 && end_err == -SL_ERATE);
         } else if (cases[i].cool_ms > 0) {
-            sleep_ms(cases[i].cool_ms - 10);
-            CHECK_INT(fake_permits_waiting(), 0);
-            sleep_ms(20);
+            sleep_ms(cases[i].cool_ms + 10);
+            CHECK_INT(fake_permits_waiting(), 0); /* Others go first. */
+            sleep_ms(200);
             grant();
             end(0, 200, true);
             CHECK_INT(end_err, 0);
