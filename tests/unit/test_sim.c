@@ -1,0 +1,322 @@
+/*
+ * Thousands of schedules of a whole cluster in virtual time (tests/support/sim/sim.h): workers of
+ * two stages on one Redis that runs the real scripts and one Kafka, and whatever can go wrong with
+ * all of them, drawn from a seed. After each step what must hold is checked, and when the faults
+ * are over everything must come to its end within a bounded time.
+ *
+ *   unit_sim [SEED [COUNT [TRACE [CALLS]]]]
+ *
+ * runs COUNT schedules (1) from SEED on, and without arguments those of CI; writes all steps to the
+ * file TRACE, and what Redis ran to CALLS.
+ *
+ * A failure prints its seed and the last steps. The same seed is the same schedule.
+ */
+#include "tests/support/redis_emulator/emulator.h"
+#include "tests/support/sim/sim.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+enum { SCHEDULES = 2000, QUERIES_MAX = 12, DEADLINE_MS = 60000, HEAL_US = 240 * SIM_S };
+
+static uint64_t seed;
+static size_t query_count;
+static unsigned faults; /* How likely, in percent a second. */
+
+static void on_failure(int signum)
+{
+    signal(signum, SIG_DFL);
+    sim_trace_print(stderr);
+    fprintf(stderr, "schedule of seed %llu\n", (unsigned long long)seed);
+    raise(signum);
+}
+
+/* --- load --- */
+
+/* A query of a client; perhaps twice, for two processes at once. */
+static void ask(void)
+{
+    char id[32];
+    struct sl_buf value;
+    snprintf(id, sizeof(id), "q%zu", ++query_count);
+    int64_t deadline =
+        sim_redis_now_ms() + (int64_t)(sim_percent(20) ? sim_between(500, 10000) : DEADLINE_MS);
+    char deadline_text[24];
+    snprintf(deadline_text, sizeof(deadline_text), "%lld", (long long)deadline);
+    struct sl_query query = {.query = SL_SPAN("why?"),
+                             .collection = SL_SPAN("default"),
+                             .top_n = 5,
+                             .timeout_ms = 60000,
+                             .max_tokens = 100};
+    bool restart = sim_percent(30);
+    query.on_worker_lost = restart ? SL_WORKER_LOST_RESTART : SL_WORKER_LOST_ERROR;
+    const struct sl_kafka_header headers[] = {
+        {SL_SPAN("sluice-id"), sl_span_of(id)},
+        {SL_SPAN("content-type"), SL_SPAN("application/msgpack")},
+        {SL_SPAN("reply-to"), SL_SPAN("sluice.replies:0")},
+        {SL_SPAN("sluice-deadline"), sl_span_of(deadline_text)},
+    };
+    sl_buf_init(&value, 1 << 16);
+    sl_query_encode(&query, &value);
+    CHECK(sl_buf_error(&value) == 0);
+    sim_trace("%s is asked%s", id, restart ? ", to begin again if it must" : "");
+    sim_check_query(id, restart, deadline);
+    size_t times = sim_percent(25) ? 2 : 1;
+    for (size_t i = 0; i < times; i++) {
+        sim_kafka_produce("sluice.queries", (int32_t)sim_below(3), sl_span_of(id),
+                          sl_buf_span(&value), headers, 4);
+    }
+    sl_buf_fini(&value);
+}
+
+static void put_chunks(void)
+{
+    struct sl_span text = SL_SPAN("a chunk");
+    const struct sl_batch batch = {.doc_id = SL_SPAN("doc"),
+                                   .tenant = SL_SPAN("default"),
+                                   .collection = SL_SPAN("default"),
+                                   .version = 1,
+                                   .total_chunks = 1,
+                                   .texts = &text,
+                                   .len = 1};
+    struct sl_buf value;
+    sl_buf_init(&value, 1 << 16);
+    sl_batch_encode(&batch, &value);
+    sim_kafka_produce("sluice.chunks", (int32_t)sim_below(2), SL_SPAN("doc"), sl_buf_span(&value),
+                      NULL, 0);
+    sl_buf_fini(&value);
+}
+
+/* --- faults --- */
+
+static void on_resume(struct sim_event *event)
+{
+    struct sim_process *process = *(struct sim_process **)(void *)(event + 1);
+    if (process->alive && process->paused && process->incarnation == event->incarnation) {
+        sim_resume(process);
+    }
+}
+
+static void on_start(struct sim_event *event)
+{
+    struct sim_process *process = *(struct sim_process **)(void *)(event + 1);
+    if (!process->alive) {
+        sim_start(process);
+    }
+}
+
+static void later(struct sim_process *process, void (*run)(struct sim_event *event),
+                  uint64_t delay_us)
+{
+    struct sim_event *event = sim_event_new(sizeof(*event) + sizeof(void *), run);
+    memcpy(event + 1, &process, sizeof(void *));
+    event->incarnation = process->incarnation;
+    sim_happen(event, delay_us);
+}
+
+static void on_room_again(struct sim_event *event)
+{
+    (void)event;
+    sim_redis_full(false);
+}
+
+/* Mostly short, seldom past every lease and session. */
+static uint64_t fault_time_us(void)
+{
+    return sim_percent(30) ? sim_between(8 * SIM_S, 40 * SIM_S)
+                           : sim_between(10 * SIM_MS, 8 * SIM_S);
+}
+
+static void fault_in(struct sim_process *process)
+{
+    switch (process->alive && !process->paused ? sim_below(5) : 5) {
+    case 0:
+        sim_kill(process);
+        later(process, on_start, sim_between(100 * SIM_MS, 25 * SIM_S));
+        break;
+    case 1:
+        sim_pause(process);
+        later(process, on_resume, fault_time_us());
+        break;
+    case 2:
+        sim_drain(process);
+        later(process, on_start, sim_between(21 * SIM_S, 30 * SIM_S));
+        break;
+    case 3:
+        sim_redis_cut(process, fault_time_us());
+        break;
+    case 4:
+        sim_trace("process %zu: connections to redis break", process->index);
+        sim_redis_drop(process);
+        break;
+    default:
+        break;
+    }
+}
+
+static void fault(void)
+{
+    switch (sim_below(24)) {
+    case 0:
+        sim_redis_flush();
+        break;
+    case 1:
+        sim_redis_snapshot();
+        break;
+    case 2:
+        sim_redis_restart(sim_percent(50), sim_between(10 * SIM_MS, 5 * SIM_S));
+        break;
+    case 3:
+        sim_redis_pause(fault_time_us());
+        break;
+    case 4:
+        sim_kafka_away(fault_time_us());
+        break;
+    case 5:
+        sim_redis_full(true);
+        sim_happen(sim_event_new(sizeof(struct sim_event), on_room_again), fault_time_us());
+        break;
+    default:
+        fault_in(&sim_processes[sim_below(sim_process_count)]);
+    }
+}
+
+/* What is most likely to hurt comes right after something has begun. */
+static void on_aimed(struct sim_event *event)
+{
+    struct sim_process *process = *(struct sim_process **)(void *)(event + 1);
+    if (faults > 0 && sim_percent(70)) {
+        fault_in(process);
+    } else if (faults > 0) {
+        fault();
+    }
+}
+
+static void on_moment(struct sim_process *process)
+{
+    if (process->alive && !process->paused && sim_below(800) < faults) {
+        later(process, on_aimed, sim_percent(50) ? 0 : sim_below(20 * SIM_MS));
+    }
+}
+
+/* --- a schedule --- */
+
+static void on_second(struct sim_event *event)
+{
+    (void)event;
+    if (query_count < QUERIES_MAX && sim_percent(35)) {
+        ask();
+    }
+    if (query_count < QUERIES_MAX && sim_percent(10)) {
+        put_chunks();
+    }
+    if (sim_percent(faults)) {
+        fault();
+    }
+    sim_happen(sim_event_new(sizeof(struct sim_event), on_second), sim_between(1, 2 * SIM_S));
+}
+
+static void run_until(uint64_t until_us)
+{
+    while (sim_now_us() < until_us && sim_step()) {
+    }
+}
+
+/* Everything is well again: whatever is open must end. */
+static void heal(void)
+{
+    sim_trace("the faults are over");
+    faults = 0;
+    query_count = QUERIES_MAX;
+    sim_redis_full(false);
+    for (size_t i = 0; i < sim_process_count; i++) {
+        if (sim_processes[i].paused) {
+            sim_resume(&sim_processes[i]);
+        }
+        if (!sim_processes[i].alive) {
+            sim_start(&sim_processes[i]);
+        }
+    }
+    uint64_t until = sim_now_us() + HEAL_US;
+    while (!sim_check_done()) {
+        run_until(sim_now_us() + SIM_S);
+        if (sim_now_us() > until) {
+            sim_check_undone();
+            SIM_FAIL("not everything has come to its end");
+        }
+    }
+}
+
+static void run_schedule(uint64_t of_seed)
+{
+    seed = of_seed;
+    sim_seed(seed);
+    sim_world_begin();
+    sim_redis_begin();
+    sim_kafka_begin();
+    sim_check_begin();
+    query_count = 0;
+    if (sim_percent(80)) { /* Redis is known to hold nothing: no quarantine at the beginning. */
+        const struct sl_span epoch[] = {SL_SPAN("HSET"), SL_SPAN("sluice:epoch"), SL_SPAN("since"),
+                                        SL_SPAN("1"),    SL_SPAN("run"),          SL_SPAN("run1")};
+        struct sl_buf reply;
+        sl_buf_init(&reply, 100);
+        emulator_command(sim_redis, 6, epoch, &reply);
+        sl_buf_fini(&reply);
+    }
+    sim_on_moment = on_moment;
+    faults = sim_percent(15) ? 0 : (unsigned)sim_between(2, 40);
+    size_t processes = sim_between(2, 5);
+    for (size_t i = 0; i < processes; i++) {
+        sim_start(sim_add(i == 0   ? SIM_FIRST
+                          : i == 1 ? SIM_SECOND
+                                   : (enum sim_stage_of)sim_below(SIM_STAGES)));
+    }
+    sim_happen(sim_event_new(sizeof(struct sim_event), on_second), 0);
+    run_until(sim_now_us() + sim_between(15 * SIM_S, 45 * SIM_S));
+    heal();
+    sim_world_end();
+    sim_check_end();
+    sim_kafka_end();
+    sim_redis_end();
+}
+
+static FILE *open_file(const char *path)
+{
+    FILE *file = fopen(path, "w");
+    CHECK(file != NULL);
+    setlinebuf(file); /* A failure ends the program at once. */
+    return file;
+}
+
+static void close_file(FILE *file)
+{
+    if (file != NULL) {
+        fclose(file);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t from = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
+    uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : argc > 1 ? 1 : SCHEDULES;
+    sim_trace_to = argc > 3 ? open_file(argv[3]) : NULL;
+    sim_calls_to = argc > 4 ? open_file(argv[4]) : NULL;
+    signal(SIGABRT, on_failure);
+    for (uint64_t i = 0; i < count; i++) {
+        run_schedule(from + i);
+    }
+    printf(
+        "%llu schedules, %llu steps, %llu scripts, %llu queries: %llu done, %llu failed, %llu "
+        "broken streams, %llu restarts, %llu take-overs, %llu dead letters; %llu processes, Redis "
+        "forgot %llu times\n",
+        (unsigned long long)count, (unsigned long long)sim_counts.steps,
+        (unsigned long long)sim_counts.scripts, (unsigned long long)sim_counts.queries,
+        (unsigned long long)sim_counts.done, (unsigned long long)sim_counts.failed,
+        (unsigned long long)sim_counts.lost, (unsigned long long)sim_counts.restarts,
+        (unsigned long long)sim_counts.takeovers, (unsigned long long)sim_counts.dead,
+        (unsigned long long)sim_counts.starts, (unsigned long long)sim_counts.flushes);
+    close_file(sim_trace_to);
+    close_file(sim_calls_to);
+    return 0;
+}
