@@ -63,7 +63,7 @@ void cluster_crash(struct cluster *cluster, struct sl_coord *coord)
             return;
         }
     }
-    CHECK(!"a member");
+    CHECK(false && "a member");
 }
 
 void cluster_run(struct cluster *cluster, uint64_t ms)

@@ -1,8 +1,10 @@
 /*
- * What the model servers answer, as a broken or malicious one may: vectors, rerank scores and the
- * chat model's stream, chosen by the first byte. The rerank and generate stages run on the fake
- * runtime, so that each of their jobs is settled once, whatever came; a finished answer is all of
- * the text that was sent, and a stream without its finish never ends as a whole answer.
+ * What the servers that a question needs answer, as a broken or malicious one may, chosen by the
+ * first byte: vectors, rerank scores, the chat model's stream, and the hits of Qdrant and
+ * OpenSearch. The rerank and generate stages run on the fake runtime, so that each of their jobs is
+ * settled once, whatever came. Checked besides: a finished answer is all of the text that was sent,
+ * and a stream without its finish never ends as a whole answer; hits that are taken are whole and
+ * no more than were asked for; what cannot be used says why.
  */
 #include "common/log.h"
 #include "tests/support/stage/fake_runtime.h"
@@ -14,9 +16,11 @@
 #include <math.h>
 #include <stdint.h>
 
-enum { HITS = 3, SLOW_AFTER = 40 };
+enum { HITS = 3, SLOW_AFTER = 40, TOP_K = 3, ARENA_MAX = 16 << 20 };
 
 static struct sl_worker *rerank, *generate;
+static struct sl_store *stores[2];
+static long answers;
 
 /* In the place of common/log.c: a line for each input is too much. */
 void sl_log_write(enum sl_log_level level, const char *message, ...)
@@ -138,12 +142,64 @@ static void read_stream(const char *stream, unsigned how)
     fake_forget_calls(generate);
 }
 
+/* --- stores --- */
+
+static void on_hits(void *ctx, int err, struct sl_hit *hits, size_t len, const char *detail)
+{
+    (void)ctx;
+    answers++;
+    CHECK(err == 0 || err == -SL_EPROTO || err == -SL_ENOMEM || err == -SL_EUPSTREAM);
+    CHECK(err == 0 || (detail[0] != '\0' && len == 0));
+    CHECK(len <= TOP_K);
+    for (size_t i = 0; i < len; i++) {
+        CHECK(hits[i].doc_id.data != NULL && hits[i].chunk_id.data != NULL);
+        CHECK(hits[i].text.data != NULL && hits[i].metadata.data != NULL);
+    }
+}
+
+static struct sl_store *open_store(const struct sl_store_backend *backend, const char *url)
+{
+    const struct sl_store_env env = {.loop = fake_loop(rerank), .limit_name = "VECTOR"};
+    struct sl_store *store = NULL;
+    char why[200];
+    CHECK(backend->open(url, &env, &store, why, sizeof(why)) == 0);
+    return store;
+}
+
+static void search(struct sl_store *store, bool scoped, const char *body)
+{
+    static const float vector[2] = {1, 2};
+    static const struct sl_pair filter = {{"lang", 4}, {"7", 1}};
+    struct sl_store_call *call;
+    struct sl_arena arena;
+    sl_arena_init(&arena, ARENA_MAX);
+    const struct sl_store_search wanted = {
+        .scope = {.tenant = scoped ? SL_SPAN("acme") : SL_SPAN("default"),
+                  .collection = SL_SPAN("default"),
+                  .filter = &filter,
+                  .filter_len = scoped ? 1 : 0},
+        .vector = vector,
+        .dim = 2,
+        .top_k = TOP_K,
+        .arena = &arena};
+    long before = answers;
+    CHECK(store->backend->search(store, &wanted, on_hits, NULL, &call) == 0);
+    fake_call_end(fake_call(rerank, 0), 0, 200, body);
+    CHECK_INT(answers, before + 1);
+    fake_forget_calls(rerank);
+    sl_arena_fini(&arena);
+}
+
+/* --- the run --- */
+
 static void begin(void)
 {
     setenv("SLUICE_RERANK_URL", "http://127.0.0.1:1/v1", 1);
     setenv("SLUICE_CHAT_URL", "http://127.0.0.1:1/v1", 1);
-    rerank = fake_worker_create(&rerank_stage);
     generate = fake_worker_create(&generate_stage);
+    rerank = fake_worker_create(&rerank_stage); /* Last: the stores' calls are with its own. */
+    stores[0] = open_store(&sl_store_qdrant, "qdrant+http://127.0.0.1:1/c");
+    stores[1] = open_store(&sl_store_opensearch, "opensearch+http://127.0.0.1:1/c");
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -157,15 +213,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     char *text = strndup((const char *)data + 2, size - 2);
     CHECK(text != NULL);
-    switch (data[0] % 3) {
+    switch (data[0] % 4) {
     case 0:
         read_vectors((struct sl_span){(const char *)data + 2, size - 2}, 1 + data[1] % 4);
         break;
     case 1:
         read_scores(text);
         break;
-    default:
+    case 2:
         read_stream(text, data[1]);
+        break;
+    default:
+        search(stores[data[1] & 1], (data[1] & 2) != 0, text);
     }
     free(text);
     return 0;
