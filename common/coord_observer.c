@@ -54,6 +54,7 @@ bool sl_observer_look(struct sl_observer *observer, struct sl_span owner, int64_
     if (owner.len == 0 || owner.len >= SL_OWNER_MAX) {
         return false; /* Not an owner that any process here can be. */
     }
+    heartbeat_ms = heartbeat_ms > 0 ? heartbeat_ms : 0; /* Else it is no time. */
     int64_t now = observer->reply_redis_ms;
     struct sl_observed *o = find_or_add(observer, owner);
     o->look_ms = now;

@@ -276,7 +276,9 @@ int sl_ending_unpack(struct sl_span bytes, struct sl_ending *ret)
         *fields[i] = (struct sl_span){bytes.data + at + 4, get_u32(bytes.data + at)};
         at += 4 + fields[i]->len;
     }
-    if (at != bytes.len || ending.reply_topic.len > 249) {
+    struct sl_span topic = ending.reply_topic;
+    if (at != bytes.len || topic.len > 249 ||
+        (topic.len > 0 && memchr(topic.data, '\0', topic.len) != NULL)) {
         return -SL_EBADMSG;
     }
     *ret = ending;

@@ -15,6 +15,8 @@
 #include <stdlib.h>
 #include <uv.h>
 
+enum { HEAP_FIRST = 64 }; /* So many timers need no memory of their own. */
+
 struct sl_loop {
     uv_loop_t uv;
     uv_timer_t timer;
@@ -152,7 +154,7 @@ void sl_timer_start(struct sl_loop *loop, struct sl_timer *timer, uint64_t delay
 {
     sl_timer_stop(loop, timer);
     if (loop->heap_len + 2 > loop->heap_cap) {
-        size_t cap = loop->heap_cap > 0 ? loop->heap_cap * 2 : 64;
+        size_t cap = loop->heap_cap * 2;
         struct sl_timer **heap = realloc(loop->heap, cap * sizeof(struct sl_timer *));
         if (heap == NULL) {
             abort(); /* No wait may go without its time-out: ending is the honest way out. */
@@ -233,7 +235,10 @@ int sl_loop_create(struct sl_loop **ret)
     if (loop == NULL) {
         return -SL_ENOMEM;
     }
-    if (uv_loop_init(&loop->uv) != 0) {
+    loop->heap_cap = HEAP_FIRST;
+    loop->heap = calloc(HEAP_FIRST, sizeof(struct sl_timer *));
+    if (loop->heap == NULL || uv_loop_init(&loop->uv) != 0) {
+        free(loop->heap);
         free(loop);
         return -SL_ENOMEM;
     }

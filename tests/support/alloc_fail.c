@@ -86,3 +86,15 @@ bool sl_test_alloc_failed(void)
     left = 0;
     return failed;
 }
+
+long sl_test_pause_alloc(void)
+{
+    long paused = left;
+    left = 0;
+    return paused;
+}
+
+void sl_test_resume_alloc(long paused)
+{
+    left = paused;
+}

@@ -23,4 +23,9 @@ void sl_test_fail_any_alloc(long k);
 /* Did it fail since then? Stops counting. */
 bool sl_test_alloc_failed(void);
 
+/* What fakes and drivers allocate themselves is not counted: between these two nothing fails. pause
+ * returns what resume takes. */
+long sl_test_pause_alloc(void);
+void sl_test_resume_alloc(long paused);
+
 #endif

@@ -5,6 +5,7 @@
 #include "tests/support/runtime/fake_coord.h"
 
 #include "common/clock.h"
+#include "tests/support/alloc_fail.h"
 #include "tests/support/runtime/worker_fixture.h"
 #include "tests/support/test.h"
 
@@ -27,6 +28,8 @@ struct sl_coord {
 
 static struct sl_coord *coord_now;
 
+int (*fake_on_write)(enum fake_op_type type);
+
 /* --- the process --- */
 
 int sl_coord_create(struct sl_loop *loop, const struct sl_coord_config *config,
@@ -36,7 +39,9 @@ int sl_coord_create(struct sl_loop *loop, const struct sl_coord_config *config,
     if (err != 0) {
         return err;
     }
+    long paused = sl_test_pause_alloc();
     struct sl_coord *coord = calloc(1, sizeof(*coord));
+    sl_test_resume_alloc(paused);
     (void)loop;
     (void)why;
     (void)why_size;
@@ -304,7 +309,9 @@ void fake_lose(struct sl_admission *admission)
 static struct fake_op *put_op(enum fake_op_type type, struct sl_span id, uint64_t fence,
                               void (*cb)(void *ctx, int err), void *ctx)
 {
+    long paused = sl_test_pause_alloc();
     struct fake_op *op = calloc(1, sizeof(*op));
+    sl_test_resume_alloc(paused);
     CHECK(op != NULL);
     op->type = type;
     op->fence = fence;
@@ -315,6 +322,11 @@ static struct fake_op *put_op(enum fake_op_type type, struct sl_span id, uint64_
     sl_list_push(&coord_now->ops, &op->node);
     coord_now->written[type]++;
     return op;
+}
+
+static int refusal_of(const struct sl_coord *coord, enum fake_op_type type)
+{
+    return fake_on_write != NULL ? fake_on_write(type) : coord->refusal;
 }
 
 void sl_claim_done(struct sl_coord *coord, struct sl_admission *admission,
@@ -329,10 +341,11 @@ int sl_claim_stream(struct sl_coord *coord, struct sl_admission *admission,
                     void (*cb)(void *ctx, int err), void *ctx)
 {
     CHECK(admission->state == SL_ADMIT_GRANTED);
-    if (coord->refusal == 0) {
+    int err = refusal_of(coord, FAKE_STREAM);
+    if (err == 0) {
         put_op(FAKE_STREAM, admission->id, admission->fence, cb, ctx);
     }
-    return coord->refusal;
+    return err;
 }
 
 void sl_claim_give_back(struct sl_coord *coord, struct sl_admission *admission)
@@ -348,12 +361,15 @@ int sl_claim_end(struct sl_coord *coord, struct sl_span id, const char *stage, u
                  void *ctx)
 {
     CHECK(stage != NULL && fence > 0);
-    if (coord->refusal == 0) {
+    int err = refusal_of(coord, FAKE_END);
+    if (err == 0) {
         struct fake_op *op = put_op(FAKE_END, id, fence, cb, ctx);
         op->outcome = outcome;
+        long paused = sl_test_pause_alloc();
         sl_buf_append_span(&op->ending, ending);
+        sl_test_resume_alloc(paused);
     }
-    return coord->refusal;
+    return err;
 }
 
 void sl_claim_ended(struct sl_coord *coord, struct sl_span id, int32_t partition, int64_t offset)

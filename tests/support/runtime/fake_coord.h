@@ -64,7 +64,9 @@ struct fake_op *fake_op(enum fake_op_type type, size_t i);
 void fake_answer(struct fake_op *op, int err);
 size_t fake_written(enum fake_op_type type); /* Since the start. */
 void fake_refuse_ops(int err); /* What sl_claim_end and sl_claim_stream return; 0: they work. */
-void fake_idle(bool idle);     /* What sl_coord_idle says besides the ops. */
+/* Likewise, asked at each of them; NULL: they work. */
+extern int (*fake_on_write)(enum fake_op_type type);
+void fake_idle(bool idle); /* What sl_coord_idle says besides the ops. */
 
 /* --- permits --- */
 

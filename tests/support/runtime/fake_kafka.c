@@ -4,6 +4,7 @@
  */
 #include "tests/support/runtime/fake_kafka.h"
 
+#include "tests/support/alloc_fail.h"
 #include "tests/support/runtime/worker_fixture.h"
 #include "tests/support/test.h"
 
@@ -49,6 +50,7 @@ static struct {
     int err;
 } refusals[REFUSALS];
 
+int (*fake_on_send)(const char *topic);
 void (*fake_on_ack)(const struct fake_sent *sent);
 void (*fake_on_end)(const struct sl_position *position);
 size_t fake_kicks;
@@ -68,7 +70,9 @@ int sl_producer_create(struct sl_loop *loop, const struct sl_kafka_config *confi
     if (err != 0) {
         return err;
     }
+    long paused = sl_test_pause_alloc();
     *ret = producer_now = calloc(1, sizeof(**ret));
+    sl_test_resume_alloc(paused);
     CHECK(*ret != NULL);
     producer_now->on_fatal = on_fatal;
     producer_now->fatal_ctx = ctx;
@@ -168,6 +172,10 @@ void fake_refuse(const char *topic, int err)
 
 static int refusal_of(const char *topic)
 {
+    int err = fake_on_send != NULL ? fake_on_send(without_prefix(topic)) : 0;
+    if (err != 0) {
+        return err;
+    }
     for (size_t i = 0; i < REFUSALS; i++) {
         if (refusals[i].err != 0 && (strcmp(refusals[i].topic, "*") == 0 ||
                                      strcmp(refusals[i].topic, without_prefix(topic)) == 0)) {
@@ -189,21 +197,11 @@ static void copy_text(char *to, size_t size, struct sl_span text)
     snprintf(to, size, SL_SPAN_FMT, SL_SPAN_ARG(text));
 }
 
-int sl_producer_send(struct sl_producer *producer, const struct sl_outgoing *outgoing,
-                     sl_delivery_cb *cb, void *ctx)
+static struct fake_sent *new_sent(const struct sl_outgoing *outgoing)
 {
-    if (producer->closing) {
-        return -SL_ECLOSED;
-    }
-    int err = refusal_of(outgoing->topic);
-    if (err != 0) {
-        return err;
-    }
-    CHECK(sent_count < FAKE_SENT_MAX);
     struct fake_sent *sent = calloc(1, sizeof(*sent));
-    CHECK(sent != NULL && cb != NULL);
-    *sent =
-        (struct fake_sent){.open = true, .partition = outgoing->partition, .cb = cb, .ctx = ctx};
+    CHECK(sent != NULL);
+    *sent = (struct fake_sent){.open = true, .partition = outgoing->partition};
     snprintf(sent->topic, sizeof(sent->topic), "%s", outgoing->topic);
     copy_text(sent->key, sizeof(sent->key), outgoing->key);
     sl_buf_init(&sent->value, 64 << 20);
@@ -220,7 +218,25 @@ int sl_producer_send(struct sl_producer *producer, const struct sl_outgoing *out
             copy_text(sent->id, sizeof(sent->id), header->value);
         }
     }
-    sents[sent_count++] = sent;
+    return sent;
+}
+
+int sl_producer_send(struct sl_producer *producer, const struct sl_outgoing *outgoing,
+                     sl_delivery_cb *cb, void *ctx)
+{
+    if (producer->closing) {
+        return -SL_ECLOSED;
+    }
+    int err = refusal_of(outgoing->topic);
+    if (err != 0) {
+        return err;
+    }
+    CHECK(sent_count < FAKE_SENT_MAX && cb != NULL);
+    long paused = sl_test_pause_alloc();
+    sents[sent_count] = new_sent(outgoing);
+    sl_test_resume_alloc(paused);
+    sents[sent_count]->cb = cb;
+    sents[sent_count++]->ctx = ctx;
     return 0;
 }
 
@@ -262,7 +278,9 @@ int sl_consumer_create(struct sl_loop *loop, const struct sl_consumer_config *co
     if (err != 0) {
         return err;
     }
+    long paused = sl_test_pause_alloc();
     struct sl_consumer *consumer = calloc(1, sizeof(*consumer));
+    sl_test_resume_alloc(paused);
     (void)loop;
     (void)why;
     (void)why_size;
@@ -317,7 +335,9 @@ static void give(const struct given *given)
     const struct fake_record *r = &given->record;
     struct sl_kafka_header headers[HEADERS];
     size_t count = 0, len = r->key.len + r->value.len;
+    long paused = sl_test_pause_alloc();
     char *bytes = malloc(len + 1);
+    sl_test_resume_alloc(paused);
     CHECK(bytes != NULL);
     memcpy(bytes, given->bytes, len);
     add_header(headers, &count, "sluice-id", r->id);
@@ -355,6 +375,7 @@ static const char *keep_text(char to[128], const char *text)
 
 static struct given *new_given(const struct fake_record *record)
 {
+    long paused = sl_test_pause_alloc();
     struct given *given = calloc(1, sizeof(*given));
     CHECK(given != NULL && consumer_now->given_count < GIVEN_MAX);
     given->record = *record;
@@ -363,6 +384,7 @@ static struct given *new_given(const struct fake_record *record)
     given->record.reply_to = keep_text(given->texts[2], record->reply_to);
     given->record.deadline = keep_text(given->texts[3], record->deadline);
     given->bytes = malloc(record->key.len + record->value.len + 1);
+    sl_test_resume_alloc(paused);
     CHECK(given->bytes != NULL);
     if (record->key.len > 0) {
         memcpy(given->bytes, record->key.data, record->key.len);

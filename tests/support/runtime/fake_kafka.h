@@ -38,6 +38,8 @@ void fake_report(struct fake_sent *sent, int err);
 void fake_forget(void); /* Those with reports. */
 /* What sends to this topic (without prefix) are refused with, 0: taken. NULL: every topic. */
 void fake_refuse(const char *topic, int err);
+/* Asked at each send: 0, or what it is refused with. NULL: nothing is. */
+extern int (*fake_on_send)(const char *topic);
 void fake_make_room(void);     /* on_room fires. */
 void fake_producer_dies(void); /* A fatal error. */
 extern bool fake_flushes;      /* What is open when the producer ends arrives just so. */

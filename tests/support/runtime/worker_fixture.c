@@ -98,7 +98,7 @@ static struct sl_stage stage = {
 
 /* --- the worker --- */
 
-int fx_start(enum sl_stage_index index)
+int fx_start_stage(const struct sl_stage *tested)
 {
     static struct sl_process_options process;
     process = (struct sl_process_options){.brokers = "",
@@ -108,8 +108,7 @@ int fx_start(enum sl_stage_index index)
                                           .drain_ms = FX_DRAIN_MS};
     now_us = START_US;
     sl_clock_use(&now_us);
-    stage.index = index;
-    fx_worker = (struct sl_worker){.stage = &stage, .process = &process};
+    fx_worker = (struct sl_worker){.stage = tested, .process = &process};
     fx_worker.options = (struct worker_options){.reply_topics = "acme.answers",
                                                 .max_inflight = FX_SLOTS,
                                                 .max_inflight_bulk = FX_BULK_SLOTS,
@@ -120,6 +119,12 @@ int fx_start(enum sl_stage_index index)
     fake_on_ack = NULL;
     fake_on_end = NULL;
     return worker_start(&fx_worker);
+}
+
+int fx_start(enum sl_stage_index index)
+{
+    stage.index = index;
+    return fx_start_stage(&stage);
 }
 
 void fx_create(enum sl_stage_index index)

@@ -15,7 +15,8 @@ enum { FX_SLOTS = 4, FX_BULK_SLOTS = 2, FX_DRAIN_MS = 10000, FX_TIMEOUT_MS = 600
 
 /* A worker whose stage has this place among the stages of a query, and two permits. */
 void fx_create(enum sl_stage_index index);
-int fx_start(enum sl_stage_index index); /* The same; what worker_start said. */
+int fx_start(enum sl_stage_index index);           /* The same; what worker_start said. */
+int fx_start_stage(const struct sl_stage *tested); /* With a real stage. */
 /* The k-th part that it creates fails: admin, producer, coord, HTTP, stage, consumer, signals. */
 extern int fx_failing_part;
 int fx_part_err(void); /* For the parts: what creating this one says. */
