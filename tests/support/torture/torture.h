@@ -21,7 +21,7 @@
 #define TORTURE_KINDS(X)                                                                           \
     X(ALLOCATION, "allocations", 1)                                                                \
     X(ANY_ALLOCATION, "allocations, libraries' too", 1)                                            \
-    X(VERDICT, "admissions", 11)                                                                   \
+    X(VERDICT, "admissions", 12)                                                                   \
     X(PERMIT, "permits", 2)                                                                        \
     X(WRITE, "writes to Redis", 2)                                                                 \
     X(REFUSED_WRITE, "writes that are not taken", 2)                                               \
