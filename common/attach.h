@@ -84,13 +84,13 @@ struct sl_idempotency {
     uint64_t request;           /* The coord's. */
 };
 /* Notes the key or finds who has it; kept for the result TTL. A key whose query was cancelled is
- * free again, whatever its body: nobody got its answer. A dead owner is one whose heartbeat is
- * older than 6 s (the worst that a wrong guess does is a second record with the same id, which
- * claims drop). Who asks again after WAIT gives a new id and place. answer is valid when err is 0,
- * idempotency is then the caller's own struct updated; it must stay valid until cb, body only
- * during this call. err: 0, or -SL_ECONN when Redis did not answer for 5 s. Returns -SL_ENOMEM, or
- * -SL_EAGAIN when 10,000 questions wait: then cb does not come. It comes inside sl_coord_destroy at
- * the latest. */
+ * free again, whatever its body: nobody got its answer (unless it had ended before). A dead owner
+ * is one whose heartbeat is older than 6 s (the worst that a wrong guess does is a second record
+ * with the same id, which claims drop). Who asks again after WAIT gives a new id and place. answer
+ * is valid when err is 0, idempotency is then the caller's own struct updated; it must stay valid
+ * until cb, body only during this call. err: 0, or -SL_ECONN when Redis did not answer for 5 s.
+ * Returns -SL_ENOMEM, or -SL_EAGAIN when 10,000 questions wait: then cb does not come. It comes
+ * inside sl_coord_destroy at the latest. */
 int sl_idempotent_open(struct sl_coord *coord, struct sl_idempotency *idempotency,
                        void (*cb)(void *ctx, int err, enum sl_idempotent answer),
                        void *ctx) SL_CHECKED;

@@ -17,16 +17,20 @@ local key = prefix .. ':idem:' .. name
 local h = redis.call('HMGET', key, 'id', 'body', 'state', 'gateway', 'place', 'request')
 local first = {id = h[1], body = h[2], state = h[3], gateway = h[4], place = h[5], request = h[6]}
 
-local function is_cancelled()
+-- A cancellation that came too late changes nothing.
+local function was_cancelled()
   local q = redis.call('HMGET', work_key('query', first.id), '.cancelled', '.outcome')
-  return q[1] or q[2] == 'cancelled'
+  if q[2] then
+    return q[2] == 'cancelled'
+  end
+  return q[1]
 end
 
 local function answer()
   if first.id and first.gateway == me and first.request == request then
     return first.id == id and NEW or TAKEN_OVER
   end
-  if not first.id or is_cancelled() then
+  if not first.id or was_cancelled() then
     redis.call('DEL', key)
     first.id, first.place = id, place
     redis.call('HSET', key, 'id', id, 'body', body, 'state', 'open', 'gateway', me, 'place', place,
