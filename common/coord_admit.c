@@ -12,7 +12,7 @@
  * What can go wrong: the reply is lost. Redis may have granted what was asked: the permits asked
  * for are released by their serials, and the claims are asked for again under the same owner, who
  * gets them anew; one that is withdrawn before that is given back, and nothing is asked until Redis
- * has that.
+ * has that. An answer that is seconds old, because this process stood still, counts as lost too.
  */
 #include "common/coord_internal.h"
 
@@ -21,6 +21,7 @@
 
 #include <assert.h>
 
+enum { STALE_UNITS = 5 }; /* Less than it takes to be thought dead. */
 enum answer { ANSWER_WAIT = SL_VERDICT_STREAMED + 1, ANSWER_HELD }; /* Before, the verdicts. */
 
 static struct sl_admission *job_of(struct sl_ticket *ticket)
@@ -434,9 +435,17 @@ static void fail_slot(struct sl_coord *coord, const struct coord_slot *slot)
     }
 }
 
+/* So old that this process stood still meanwhile: what was granted may be somebody else's by now.
+ */
+static bool is_stale(const struct sl_coord *coord)
+{
+    return sl_clock_now_ms() - coord->admit.sent_ms > STALE_UNITS * (uint64_t)coord->unit_ms;
+}
+
 void coord_on_admitted(struct sl_coord *coord, int err, const struct redisReply *reply)
 {
     struct outcome outcome = {0};
+    err = err == 0 && is_stale(coord) ? -SL_ETIMEDOUT : err;
     for (size_t i = 0; i < coord->slot_count; i++) {
         struct coord_slot *slot = &coord->slots[i];
         if (err != 0) {

@@ -2,11 +2,15 @@
  * A connection of the Redis client, on a link that reconnects by itself.
  *
  * The order of events: the link opens; a greeting is sent in one piece (AUTH, CLIENT SETNAME,
- * SELECT, INFO, CONFIG GET, PING) and answered step by step; the answer to the PING, which a server
- * that still loads its data refuses, makes the connection ready. From then on commands are appended
- * to link.out and sent together at the end of the turn. Replies pair with waiting commands in
- * order; on a connection for subscriptions a `message` is taken out first, and everything else
- * pairs too, since it sends commands with one reply each.
+ * SELECT, INFO, CLIENT ID, CONFIG GET, PING) and answered step by step; the answer to the PING,
+ * which a server that still loads its data refuses, makes the connection ready. From then on
+ * commands are appended to link.out and sent together at the end of the turn. Replies pair with
+ * waiting commands in order; on a connection for subscriptions a `message` is taken out first, and
+ * everything else pairs too, since it sends commands with one reply each.
+ *
+ * A connection that was given up may live on: what was sent on it is still on its way, and the
+ * server would run it after what is said on the next one. So the next one ends it (CLIENT KILL)
+ * before it is ready, unless the server is another one by then.
  *
  * What can go wrong:
  * - No answer: one timer looks at the oldest waiting command. Because our own process may have been
@@ -193,6 +197,9 @@ static void finish_info(struct sl_redis_conn *conn, struct sl_redis_sent *sent, 
         sl_redis_conn_refuse(conn, sent, reply);
         return;
     }
+    if (!sl_span_is(run_id, conn->run_id)) {
+        conn->id_before = 0;
+    }
     memcpy(conn->run_id, run_id.data, run_id.len);
     conn->run_id[run_id.len] = '\0';
 }
@@ -208,7 +215,36 @@ static void finish_policy(struct sl_redis_conn *conn, struct sl_redis_sent *sent
     finish_optional(conn, sent, err, reply);
 }
 
+static void finish_id(struct sl_redis_conn *conn, struct sl_redis_sent *sent, int err,
+                      const struct redisReply *reply)
+{
+    conn->id = sl_reply_int(reply);
+    finish_optional(conn, sent, err, reply);
+}
+
 static void on_ping(struct sl_timer *timer);
+
+static void ready(struct sl_redis_conn *conn)
+{
+    conn->up = true;
+    conn->id_before = conn->id;
+    conn->last_why[0] = '\0';
+    sl_redis_link_settled(&conn->link);
+    sl_timer_start(conn->loop, &conn->ping, conn->ping_interval_ms, on_ping);
+    sl_log(SL_LOG_INFO, is_sub(conn) ? "redis subscriptions up" : "redis up",
+           SL_STR("server", conn->link.name));
+    conn->callbacks->on_ready(conn);
+}
+
+/* Whether it was there still, or may not be ended, makes no difference. */
+static void finish_kill(struct sl_redis_conn *conn, struct sl_redis_sent *sent, int err,
+                        const struct redisReply *reply)
+{
+    (void)sent, (void)err;
+    if (reply != NULL) {
+        ready(conn);
+    }
+}
 
 static void finish_greeting(struct sl_redis_conn *conn, struct sl_redis_sent *sent, int err,
                             const struct redisReply *reply)
@@ -221,13 +257,16 @@ static void finish_greeting(struct sl_redis_conn *conn, struct sl_redis_sent *se
         sl_redis_conn_refuse(conn, sent, reply);
         return;
     }
-    conn->up = true;
-    conn->last_why[0] = '\0';
-    sl_redis_link_settled(&conn->link);
-    sl_timer_start(conn->loop, &conn->ping, conn->ping_interval_ms, on_ping);
-    sl_log(SL_LOG_INFO, is_sub(conn) ? "redis subscriptions up" : "redis up",
-           SL_STR("server", conn->link.name));
-    conn->callbacks->on_ready(conn);
+    if (conn->id_before == 0) {
+        ready(conn);
+        return;
+    }
+    char id[24];
+    snprintf(id, sizeof(id), "%lld", conn->id_before);
+    int rv = ASK(conn, finish_kill, "CLIENT", "KILL", "ID", id);
+    if (rv != 0) {
+        sl_redis_link_close(&conn->link, "greeting %s: %s", conn->link.name, sl_error_text(rv));
+    }
 }
 
 /* The name that CLIENT LIST shows: the program's, without what Redis does not allow there. */
@@ -257,6 +296,7 @@ static int greet(struct sl_redis_conn *conn)
             rv = rv != 0 ? rv : ASK(conn, finish_required, "SELECT", database);
         }
         rv = rv != 0 ? rv : ASK(conn, finish_info, "INFO", "server");
+        rv = rv != 0 ? rv : ASK(conn, finish_id, "CLIENT", "ID");
         rv = rv != 0 ? rv : ASK(conn, finish_policy, "CONFIG", "GET", "maxmemory-policy");
     }
     return rv != 0 ? rv : ASK(conn, finish_greeting, "PING");

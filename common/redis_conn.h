@@ -57,9 +57,12 @@ struct sl_redis_conn {
     size_t unparsed; /* Bytes since the last whole reply. */
     struct sl_timer expiry, ping;
     bool up;
-    unsigned busy;      /* Depth of callbacks: stop is not allowed. */
-    char run_id[64];    /* Not of a connection for subscriptions. */
-    char last_why[256]; /* As logged; a reason that stays is logged once. */
+    unsigned busy; /* Depth of callbacks: stop is not allowed. */
+    /* Not of a connection for subscriptions: */
+    char run_id[64];
+    long long id;        /* The server's number for this connection; 0: not known. */
+    long long id_before; /* For the last one that was up, if that was this server; 0: not known. */
+    char last_why[256];  /* As logged; a reason that stays is logged once. */
 };
 
 void sl_redis_conn_start(struct sl_redis_conn *conn);

@@ -13,7 +13,9 @@
 enum { TURNS = 5000, CONNECT_MS = 2000, COMMAND_MS = 1000, PING_MS = 5000 };
 
 #define NAMED "+OK\r\n"
-#define INFO "$24\r\n# Server\r\nrun_id:abc12\r\n\r\n"
+/* And the number of the connection. */
+#define INFO "$24\r\n# Server\r\nrun_id:abc12\r\n\r\n:7\r\n"
+#define OTHER_INFO "$24\r\n# Server\r\nrun_id:xyz98\r\n\r\n:8\r\n"
 #define POLICY "*2\r\n$16\r\nmaxmemory-policy\r\n$10\r\nnoeviction\r\n"
 #define PONG "+PONG\r\n"
 #define DENIED "-NOPERM this user has no permissions\r\n"
@@ -199,10 +201,36 @@ TEST(what_is_no_reply_closes_the_connection)
         CHECK_INT(answer.err, -SL_ECONN);
         CHECK_INT(downs, 1);
         CHECK(strstr(why, "reading replies of 127.0.0.1") != NULL);
-        greet(NAMED INFO POLICY PONG);
+        greet(NAMED INFO POLICY PONG ":1\r\n");
         WAIT(ups == 2);
         end();
     }
+}
+
+/* What is still on its way there must not come behind what is said on the next one. */
+TEST(a_connection_that_was_given_up_is_ended_by_the_next)
+{
+    start_up();
+    say("-ERR\r\n");
+    WAIT(downs == 1);
+    greet(NAMED INFO POLICY PONG);
+    hear("CLIENT\r\n$4\r\nKILL\r\n$2\r\nID\r\n$1\r\n7\r\n");
+    CHECK_INT(ups, 1); /* Not before that is done. */
+    say("-ERR No such client\r\n");
+    WAIT(ups == 2);
+    end();
+}
+
+TEST(on_another_server_nothing_is_ended)
+{
+    start_up();
+    say("-ERR\r\n");
+    WAIT(downs == 1);
+    greet(NAMED OTHER_INFO POLICY "-LOADING Redis is loading\r\n");
+    WAIT(downs == 2);
+    greet(NAMED OTHER_INFO POLICY PONG);
+    WAIT(ups == 2);
+    end();
 }
 
 TEST(a_reply_to_nothing_closes_the_connection)
@@ -428,6 +456,9 @@ int main(int argc, char **argv)
     const struct test_case cases[] = {
         {"a_reply_may_come_byte_by_byte", a_reply_may_come_byte_by_byte},
         {"what_is_no_reply_closes_the_connection", what_is_no_reply_closes_the_connection},
+        {"a_connection_that_was_given_up_is_ended_by_the_next",
+         a_connection_that_was_given_up_is_ended_by_the_next},
+        {"on_another_server_nothing_is_ended", on_another_server_nothing_is_ended},
         {"a_reply_to_nothing_closes_the_connection", a_reply_to_nothing_closes_the_connection},
         {"a_greeting_that_fails_is_tried_again", a_greeting_that_fails_is_tried_again},
         {"a_user_may_be_denied_the_optional_steps", a_user_may_be_denied_the_optional_steps},
