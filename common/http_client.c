@@ -134,14 +134,22 @@ static void on_connected(struct sl_curl_transfer *transfer)
 
 static int on_header(struct sl_curl_transfer *transfer, struct sl_span line)
 {
-    static const struct sl_span name = {"retry-after:", sizeof("retry-after:") - 1};
     struct sl_http_call *call = call_of(transfer);
     if (line.len > 5 && memcmp(line.data, "HTTP/", 5) == 0) {
         call->retry_after_ms = -1; /* What an interim head said does not count. */
-    } else if (line.len > name.len &&
-               sl_span_equal_nocase((struct sl_span){line.data, name.len}, name)) {
-        struct sl_span value = {line.data + name.len, line.len - name.len};
+        return 0;
+    }
+    const char *colon = line.len > 0 ? memchr(line.data, ':', line.len) : NULL;
+    if (colon == NULL) {
+        return 0;
+    }
+    struct sl_span name = {line.data, (size_t)(colon - line.data)};
+    struct sl_span value = sl_http_trim((struct sl_span){colon + 1, line.len - name.len - 1});
+    if (sl_span_equal_nocase(name, SL_SPAN("retry-after"))) {
         call->retry_after_ms = sl_http_retry_after_ms(value, sl_clock_unix_ms());
+    }
+    if (call->callbacks.on_header != NULL) {
+        call->callbacks.on_header(call->ctx, name, value);
     }
     return 0;
 }

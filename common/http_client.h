@@ -35,6 +35,9 @@ struct sl_http_response {
 };
 
 struct sl_http_callbacks {
+    /* A header of the response, before on_head; one of an interim response (1xx) comes as well.
+     * Borrowed. May be NULL. */
+    void (*on_header)(void *ctx, struct sl_span name, struct sl_span value);
     /* The status and headers of the final response are there. Not 0 (-SL_E*) ends the call with it.
      * May be NULL. */
     int (*on_head)(void *ctx, const struct sl_http_response *response);

@@ -82,7 +82,7 @@ int sl_http_url_peer(const char *url, char *ret, size_t size)
     return 0;
 }
 
-static struct sl_span trim(struct sl_span text)
+struct sl_span sl_http_trim(struct sl_span text)
 {
     while (text.len > 0 && (unsigned char)text.data[0] <= ' ') {
         text = skip(text, 1);
@@ -122,7 +122,7 @@ long sl_http_retry_after_ms(struct sl_span value, int64_t unix_ms)
     long long seconds;
     int64_t date;
     int64_t left;
-    value = trim(value);
+    value = sl_http_trim(value);
     if (value.len == 0 || value.data[0] == '-') {
         return -1;
     }

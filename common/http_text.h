@@ -15,6 +15,9 @@ bool sl_http_is_value(struct sl_span text);
  * user and password; terminated, cut to size. -SL_EINVAL: not such a URL. */
 int sl_http_url_peer(const char *url, char *ret, size_t size) SL_CHECKED;
 
+/* Without the blanks around it. */
+struct sl_span sl_http_trim(struct sl_span text);
+
 enum { SL_HTTP_RETRY_AFTER_MAX_MS = 24 * 3600 * 1000 };
 /* Retry-After, seconds or one of the three forms of a date, in milliseconds from unix_ms on, at
  * most a day; 0 for a date in the past; -1 when the value is neither. Ignores spaces around it. */

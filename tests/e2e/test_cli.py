@@ -39,7 +39,14 @@ class Gateway:
                 script(self, body)
 
             def do_GET(self):
+                gateway.requests.append((self.path, dict(self.headers), None))
+                self.close_connection = True
                 script(self, None)
+
+            def do_DELETE(self):
+                gateway.requests.append((self.path, dict(self.headers), None))
+                self.close_connection = True
+                reply(self, 202, {"state": "cancelling"})
 
             def log_message(self, *_):
                 pass
@@ -64,15 +71,17 @@ def reply(handler, status, body, content_type="application/json"):
     handler.wfile.write(data)
 
 
-def begin_stream(handler):
+def begin_stream(handler, query_id=None):
     handler.send_response(200)
     handler.send_header("Content-Type", "text/event-stream")
+    if query_id is not None:
+        handler.send_header("sluice-id", query_id)
     handler.send_header("Connection", "close")
     handler.end_headers()
 
 
-def event(handler, data):
-    handler.wfile.write(f"id: 1:0\nevent: {data['type']}\ndata: {json.dumps(data)}\n\n".encode())
+def event(handler, data, name="1:0"):
+    handler.wfile.write(f"id: {name}\nevent: {data['type']}\ndata: {json.dumps(data)}\n\n".encode())
     handler.wfile.flush()
 
 
@@ -173,7 +182,7 @@ class Ask(Case):
         self.assertEqual(headers["Accept"], "text/event-stream")
         self.assertEqual(headers["Authorization"], "Bearer s3cret")
         self.assertEqual(body, {"query": "what is a lease?", "collection": "docs", "top_n": 7,
-                                "timeout_ms": 20000})
+                                "timeout_ms": 20000, "on_disconnect": "grace:10"})
 
     def test_search_asks_for_passages_only(self):
         done, gateway = self.ask(stream(SOURCES, DONE), "--search", "leases")
@@ -199,11 +208,11 @@ class Ask(Case):
             self.assertTrue(process.stdout.read().startswith(b" second\n"))
         self.assertEqual(process.returncode, 0)
 
-    def test_ctrl_c_closes_the_connection(self):
+    def test_ctrl_c_closes_the_connection_and_cancels_the_query(self):
         closed = threading.Event()
 
         def script(handler, _body):
-            begin_stream(handler)
+            begin_stream(handler, "q-7")
             event(handler, delta("thinking"))
             handler.connection.settimeout(30)
             if handler.connection.recv(1) == b"":
@@ -216,12 +225,67 @@ class Ask(Case):
             process.send_signal(signal.SIGINT)
             self.assertEqual(process.wait(30), 130)
         self.assertTrue(closed.wait(30))
+        self.assertEqual(gateway.requests[-1][0], "/v1/queries/q-7")
+
+    def test_a_stream_that_breaks_is_gone_on_with(self):
+        def script(handler, body):
+            turn = len(gateway.requests)
+            if turn == 2:  # On its way back.
+                reply(handler, 503, {"error": {"message": "not ready"}})
+                return
+            begin_stream(handler, "q-8")
+            if body is not None:
+                event(handler, SOURCES, "0:0")
+                event(handler, delta("It ends "), "1:0")
+                handler.wfile.write(b"id: 1:1\nevent: delta\ndata: {\"text\": \"half an ev")
+            elif turn == 3:
+                event(handler, delta("by "), "1:1")
+            else:
+                event(handler, delta("itself."), "1:2")
+                event(handler, DONE, "1:3")
+        gateway = self.gateway(script)
+        done = sluice("ask", "q", SLUICE_URL=f"http://127.0.0.1:{gateway.port}", SLUICE_API_KEY="k")
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual(done.stdout.partition("\n")[0], "It ends by itself.")
+        self.assertIn("[1] guide/leases.md#3", done.stdout)
+        self.assertEqual([(path, headers.get("Last-Event-ID"), headers["Authorization"])
+                          for path, headers, _ in gateway.requests],
+                         [("/v1/query", None, "Bearer k"),
+                          ("/v1/queries/q-8/events", "1:0", "Bearer k"),
+                          ("/v1/queries/q-8/events", "1:0", "Bearer k"),
+                          ("/v1/queries/q-8/events", "1:1", "Bearer k")])
+
+    def test_a_stream_that_cannot_be_gone_on_with_is_an_error(self):
+        gone = {"error": {"message": "it is not kept any more", "code": "gone"}}
+
+        def script(handler, body):
+            if body is None:
+                reply(handler, 410, gone)
+                return
+            begin_stream(handler, "q-9")
+            event(handler, delta("half"))
+        done, gateway = self.ask(script, "q")
+        line = self.one_line(done, 1)
+        self.assertIn("ended before the answer did", line)
+        self.assertIn("; then: it is not kept any more (gone)", line)
+        self.assertEqual((done.stdout, len(gateway.requests)), ("half\n", 2))
+
+    def test_a_refusal_is_not_gone_on_with(self):
+        def script(handler, _body):
+            handler.send_response(503)
+            handler.send_header("sluice-id", "q-10")
+            handler.send_header("Content-Length", "0")
+            handler.end_headers()
+        done, gateway = self.ask(script, "q")
+        self.assertIn("status 503", self.one_line(done, 1))
+        self.assertEqual(len(gateway.requests), 1)
 
     def test_json_is_the_result_as_it_came(self):
         result = {"outcome": "done", "answer": "yes", "source_chunks": []}
         done, gateway = self.ask(lambda h, _: reply(h, 200, result), "--json", "q")
         self.assertEqual((done.returncode, json.loads(done.stdout)), (0, result))
         self.assertEqual(gateway.requests[0][1]["Accept"], "application/json")
+        self.assertNotIn("on_disconnect", gateway.requests[0][2])
         failed = {"outcome": "expired", "error": {"code": "timeout", "message": "late"}}
         done, _ = self.ask(lambda h, _: reply(h, 200, failed), "--json", "q")
         self.assertEqual((done.returncode, json.loads(done.stdout)), (1, failed))

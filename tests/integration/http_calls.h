@@ -35,7 +35,7 @@ struct result {
     int err, status;
     long retry_after_ms;
     bool connected;
-    char type[64], detail[512];
+    char type[64], note[64], detail[512]; /* note: the header X-Note. */
     size_t body_len;
     char body[64]; /* The first bytes. */
     int head_rv, data_rv;
@@ -52,6 +52,15 @@ static inline void keep(struct result *r, struct sl_span bytes)
         memcpy(r->body + r->body_len, bytes.data, take);
     }
     r->body_len += bytes.len;
+}
+
+static inline void on_header(void *ctx, struct sl_span name, struct sl_span value)
+{
+    struct result *r = ctx;
+    CHECK(r->heads == 0 && r->ended == 0);
+    if (sl_span_equal_nocase(name, SL_SPAN("x-note"))) {
+        snprintf(r->note, sizeof(r->note), SL_SPAN_FMT, SL_SPAN_ARG(value));
+    }
 }
 
 static inline int on_head(void *ctx, const struct sl_http_response *response)
@@ -97,7 +106,7 @@ static inline void on_end(void *ctx, int err, const struct sl_http_response *res
 }
 
 static const struct sl_http_callbacks collecting = {.on_head = on_head, .on_end = on_end};
-static const struct sl_http_callbacks streaming = {on_head, on_data, on_end};
+static const struct sl_http_callbacks streaming = {on_header, on_head, on_data, on_end};
 
 static char url[128];
 

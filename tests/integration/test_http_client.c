@@ -86,6 +86,28 @@ TEST(any_method_with_and_without_a_large_body)
     free(zeros);
 }
 
+TEST(headers_come_before_the_head)
+{
+    static const struct {
+        const char *reply, *note;
+    } cases[] = {
+        {"HTTP/1.1 200 OK\r\nX-NOTE: \t one two \t\r\nContent-Length: 0\r\n\r\n", "one two"},
+        {"HTTP/1.1 200 OK\r\nx-note:\r\nContent-Length: 0\r\n\r\n", ""},
+        {"HTTP/1.1 200 OK\r\nx-note:a:b\r\nContent-Length: 0\r\n\r\n", "a:b"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct result r = {.note = "none"};
+        reply = cases[i].reply;
+        up(serve_reply_and_close);
+        struct sl_http_request request = request_for("POST", &r);
+        request.callbacks = &streaming;
+        run(&request);
+        CHECK_INT(r.err, 0);
+        CHECK_STR(r.note, cases[i].note);
+        down();
+    }
+}
+
 TEST(responses_whole_cut_and_broken)
 {
     static const struct {
@@ -349,6 +371,7 @@ int main(int argc, char **argv)
         {"sends_the_request_and_nothing_that_was_not_asked_for",
          sends_the_request_and_nothing_that_was_not_asked_for},
         {"any_method_with_and_without_a_large_body", any_method_with_and_without_a_large_body},
+        {"headers_come_before_the_head", headers_come_before_the_head},
         {"responses_whole_cut_and_broken", responses_whole_cut_and_broken},
         {"a_body_that_is_reset_is_cut", a_body_that_is_reset_is_cut},
         {"a_collected_body_has_a_limit", a_collected_body_has_a_limit},
