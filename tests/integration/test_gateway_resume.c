@@ -6,6 +6,8 @@
 #include "tests/support/gateway_fixture.h"
 #include "tests/support/soon.h"
 
+#include <signal.h>
+
 static struct peer peer, second;
 
 static void begin(void)
@@ -345,6 +347,48 @@ TEST(many_callers_of_one_query_see_the_same)
     finish();
 }
 
+TEST(a_slow_reader_of_a_long_answer_gets_all_of_it)
+{
+    enum { TEXT = 8000, TEXTS = 900 }; /* Faster than it is taken, and more than a queue holds. */
+    char text[TEXT + 1];
+    int small = 32768;
+    memset(text, 'x', TEXT);
+    text[TEXT] = '\0';
+    begin();
+    struct asked *asked = ask("");
+    for (uint32_t i = 0; i < TEXTS; i++) {
+        emit_delta(asked, 1, i, 20, text);
+    }
+    emit_done(asked, 1, TEXTS, 20);
+    GATEWAY_WAIT(peer_has(&peer, "[DONE]"));
+    again(&peer);
+    CHECK(setsockopt(second.fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)) == 0);
+    resume(&second, asked->id, NULL);
+    resume(&peer, asked->id, NULL); /* When this one has all, the other was offered all. */
+    GATEWAY_WAIT(peer_has(&peer, "[DONE]"));
+    GATEWAY_WAIT(peer_has(&second, "[DONE]"));
+    CHECK_INT(count(&second, "event: delta"), TEXTS);
+    finish();
+}
+
+TEST(draining_waits_for_callers_who_came_back)
+{
+    begin();
+    struct asked *asked = ask("\"on_disconnect\":\"continue\"");
+    emit_delta(asked, 1, 0, 20, "one");
+    resume(&second, asked->id, NULL);
+    GATEWAY_WAIT(peer_has(&second, "one"));
+    again(&peer);
+    gateway_signal(SIGTERM);
+    GATEWAY_WAIT(gateway_logged("draining"));
+    emit_delta(asked, 1, 1, 20, "two");
+    emit_done(asked, 1, 2, 20);
+    GATEWAY_WAIT(peer_has(&second, "[DONE]"));
+    CHECK_STR(ids(&second), "1:0 1:1 1:2");
+    GATEWAY_WAIT(gateway_ended());
+    finish();
+}
+
 int main(int argc, char **argv)
 {
 #define CASE(name)                                                                                 \
@@ -364,6 +408,8 @@ int main(int argc, char **argv)
         CASE(what_cannot_be_resumed_is_told_apart),
         CASE(without_redis_a_caller_is_to_try_again),
         CASE(many_callers_of_one_query_see_the_same),
+        CASE(a_slow_reader_of_a_long_answer_gets_all_of_it),
+        CASE(draining_waits_for_callers_who_came_back),
         {NULL, NULL},
     };
     return run_tests(cases, argc, argv);

@@ -34,9 +34,12 @@ enum {
     OUT_KEPT = 2048, /* Of an empty buffer, from one flush to the next. */
     KEEP_ALIVE_MS = 15000,
     UNKNOWN_MS = 1000,
+    HELD_MAX = 4 << 20,
+    HELD_MS = 10,
 };
 
 static void on_idle(struct sl_timer *timer);
+static void on_held(struct sl_timer *timer);
 
 /* --- the ledger: what callers were given, for those who check it --- */
 
@@ -76,15 +79,32 @@ static void break_off(struct caller *caller)
     }
 }
 
+/* A log that is read again comes faster than many a reader takes it: what a live caller would be
+ * closed for is held for a while instead. */
+static bool hold(struct caller *caller)
+{
+    if (!caller->replayed || caller->cut || caller->out.len == 0 || caller->out.len > HELD_MAX ||
+        sl_http_write_queue(caller->request.exchange) == 0) {
+        return false;
+    }
+    sl_timer_start(caller->gateway->loop, &caller->held, HELD_MS, on_held);
+    return true;
+}
+
 static void flush(struct caller *caller)
 {
     sl_task_cancel(&caller->flush);
     if (sl_buf_error(&caller->out) != 0 && !caller->cut) {
         break_off(caller);
+    } else if (hold(caller)) {
+        return;
     } else if (caller->out.len > 0 && !caller->cut) {
         caller->cut =
             sl_http_stream_write(caller->request.exchange, sl_buf_span(&caller->out)) != 0;
         caller->written_ms = sl_loop_now_ms(caller->gateway->loop);
+    }
+    if (caller->ended && !caller->cut) {
+        sl_http_stream_end(caller->request.exchange);
     }
     if (caller->out.cap > OUT_KEPT) {
         sl_buf_fini(&caller->out);
@@ -96,6 +116,11 @@ static void flush(struct caller *caller)
 static void on_flush(struct sl_task *task)
 {
     flush(SL_ITEM(task, struct caller, flush));
+}
+
+static void on_held(struct sl_timer *timer)
+{
+    flush(SL_ITEM(timer, struct caller, held));
 }
 
 struct sl_buf *caller_out(struct caller *caller)
@@ -132,12 +157,13 @@ static void on_gone(void *ctx, bool complete)
     (void)complete;
     caller->request.exchange = NULL;
     gateway->callers--;
+    sl_timer_stop(gateway->loop, &caller->held);
+    sl_task_cancel(&caller->flush);
     if (!caller->ended) {
         note(caller, "leave");
         caller->left = true;
         caller->ended = caller->replayed;
         sl_timer_stop(gateway->loop, &caller->idle);
-        sl_task_cancel(&caller->flush);
         sl_buf_fini(&caller->out);
         sl_buf_fini(&caller->citations);
         replay_remove(gateway->replay, caller);
@@ -225,9 +251,6 @@ static void finish(struct caller *caller, const struct sl_event *event, bool has
             }
             sl_sse_write(&caller->out, NULL, NULL, SL_SPAN("[DONE]"));
             flush(caller);
-            if (!caller->cut) {
-                sl_http_stream_end(caller->request.exchange);
-            }
         } else if (event->type == SL_EVENT_ERROR) {
             answer_failure(caller, event->result);
         } else {
@@ -426,6 +449,7 @@ void caller_free(struct caller *caller)
 {
     replay_remove(caller->gateway->replay, caller);
     sl_timer_stop(caller->gateway->loop, &caller->idle);
+    sl_timer_stop(caller->gateway->loop, &caller->held);
     sl_task_cancel(&caller->flush);
     sl_list_remove(&caller->in_query);
     sl_buf_fini(&caller->out);

@@ -38,6 +38,7 @@ struct caller {
     uint64_t opened_us, first_text_us;
     uint64_t written_ms;  /* The last write, for keep-alives. */
     struct sl_timer idle; /* Keep-alives; before the head: of an event that is not found. */
+    struct sl_timer held; /* What is written when the reader has taken what was before it. */
     struct sl_task flush;
     struct sl_buf out; /* Stream: to be written. Else: the text so far. */
 
