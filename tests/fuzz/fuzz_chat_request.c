@@ -1,12 +1,16 @@
 /*
  * The body of POST /v1/chat/completions and the headers that go with it, as any caller may send
- * them: the lines before the first empty one are collection, time-out and on_disconnect. What is
- * accepted must pass between the stages, with what goes to the model as an object; what is refused
- * must say why.
+ * them: where it does not begin with a brace, the first lines are collection, time-out and
+ * on_disconnect, and each is read as Last-Event-ID, Idempotency-Key and an id in a path as well.
+ * What is accepted must pass between the stages, with what goes to the model as an object; what is
+ * refused must say why.
  */
 #include "common/json.h"
 #include "tests/support/test.h"
 #include "workers/gateway/chat_request.h"
+#include "workers/gateway/idempotent.h"
+#include "workers/gateway/query_id.h"
+#include "workers/gateway/resume.h"
 
 #include <stdint.h>
 
@@ -56,6 +60,15 @@ static void check_accepted(struct chat_request *chat, struct sl_arena *arena)
     sl_buf_fini(&out);
 }
 
+static void read_names(struct sl_span text)
+{
+    struct resume_point point = {.seq = 7};
+    int rv = resume_point_read(text, &point);
+    CHECK(rv == 0 ? point.given : rv == -SL_EINVAL && !point.given && point.seq == 7);
+    CHECK(!idempotent_key_valid(text) || (text.len >= 1 && text.len <= 255));
+    CHECK(query_id_time_ms(text) < (int64_t)1 << 48);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -68,6 +81,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         headers.collection = next_line(&body);
         headers.timeout_ms = next_line(&body);
         headers.on_disconnect = next_line(&body);
+        read_names(headers.collection);
+        read_names(headers.timeout_ms);
+        read_names(headers.on_disconnect);
     }
     sl_arena_init(&arena, MEMORY_MAX);
     int rv = chat_request_read(body, &headers, HISTORY_MAX, &arena, &chat, &fault);

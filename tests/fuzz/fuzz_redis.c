@@ -123,6 +123,9 @@ static struct sl_permit permits[PERMITS];
 static bool waiting[PERMITS];
 static struct sl_attachment attachment;
 static bool attached;
+static struct sl_idempotency idempotency;
+static bool asking; /* idempotency is being asked about. */
+static bool holding;
 static long asked, answered; /* Callbacks that are due once. */
 
 static void on_verdict(struct sl_admission *admission, enum sl_verdict verdict)
@@ -257,10 +260,48 @@ static void on_looked(void *ctx, int err, const struct sl_query_state *state)
     CHECK(state == NULL || (state->outcome != NULL && state->stage != NULL));
 }
 
+static void on_idempotent(void *ctx, int err, enum sl_idempotent answer)
+{
+    on_answer(ctx, err);
+    asking = false;
+    CHECK(answer <= SL_IDEMPOTENT_CONFLICT);
+    CHECK(memchr(idempotency.id, '\0', sizeof(idempotency.id)) != NULL);
+}
+
+static void use_key(void)
+{
+    if (asking) {
+        return;
+    }
+    idempotency = (struct sl_idempotency){.tenant = SL_SPAN("acme"),
+                                          .key = SL_SPAN("key"),
+                                          .body = SL_SPAN("body"),
+                                          .id = "a",
+                                          .place = {.partition = 1}};
+    asking = true;
+    asked++;
+    if (sl_idempotent_open(coord, &idempotency, on_idempotent, NULL) != 0) {
+        asking = false;
+        asked--;
+    }
+}
+
+/* What a worker does with suspects: all wait, or but one. */
+static void hold(void)
+{
+    const struct sl_admission *only = NULL;
+    for (size_t i = 0; i < JOBS; i++) {
+        const struct sl_admission *admission = &jobs[i].admission;
+        only = jobs[i].state == WAITING && admission->suspect ? admission : only;
+    }
+    holding = !holding;
+    sl_admit_hold(coord, holding, holding ? only : NULL);
+}
+
 /* What a gateway asks about a query. */
 static void be_gateway(unsigned how)
 {
-    switch (how % 4) {
+    switch (how % 6) {
     case 0:
         ask_once(sl_coord_cancel(coord, SL_SPAN("a"), on_answer, NULL));
         break;
@@ -268,13 +309,19 @@ static void be_gateway(unsigned how)
         asked++; /* The answer may come inside when the coord is destroyed. */
         asked -= sl_query_look(coord, SL_SPAN("a"), on_looked, NULL) != 0;
         break;
+    case 4:
+        use_key();
+        break;
+    case 5:
+        hold();
+        break;
     default:
         if (!attached) {
             attachment = (struct sl_attachment){
                 .id = SL_SPAN("a"),
                 .place = {.partition = 1, .offset = 2, .deadline_ms = sl_coord_now_ms(coord)}};
             sl_attach(coord, &attachment);
-        } else if (how % 4 == 2) {
+        } else if (how % 6 == 2) {
             sl_detach(coord, &attachment);
         } else {
             sl_detach_leave(coord, &attachment);
@@ -322,6 +369,7 @@ static void put_value(struct sl_buf *out, int depth)
         "*0\r\n",
         "$23\r\n3 17 1700001000 30000 7\r\n",
         "$4\r\ndone\r\n",
+        "$1\r\na\r\n",
     };
     enum { VALUES = sizeof(values) / sizeof(values[0]) };
     unsigned byte = take();
@@ -441,7 +489,7 @@ static void begin(void)
     with_metrics.metrics = metrics;
     CHECK(sl_coord_create(loop, &with_metrics, &coord, why, sizeof(why)) == 0);
     asked = answered = 0;
-    attached = false;
+    attached = asking = holding = false;
     for (size_t i = 0; i < JOBS; i++) {
         jobs[i] = (struct job){.id = {(char)('a' + i), 0}};
         for (size_t p = 0; p < SL_ADMIT_PERMITS; p++) {
