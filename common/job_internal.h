@@ -114,6 +114,7 @@ struct sl_job {
     struct outbox_item outbox[OUTBOX_MAX];
     size_t outbox_count;
     bool packed;    /* bytes holds the ending. */
+    bool is_dead;   /* A dead letter is in the outbox. */
     bool is_ending; /* The outbox is an ending: tell Redis when it is acknowledged. */
 
     void *state_data;
@@ -157,8 +158,8 @@ void settle_bulk(struct sl_job *job);
 void settle_query(struct sl_job *job, const struct sl_result *result);
 void settle_stored_ending(struct sl_job *job, struct sl_span ending);
 void settle_dead_letter(struct sl_job *job, int err, const char *message);
-/* Its workers die of it: a query ends with worker_lost, and its record is a dead letter as well. */
-void settle_worn_out(struct sl_job *job);
+/* Its workers die of it: its record is a dead letter. A query then ends with worker_lost. */
+void settle_worn_out(struct sl_job *job, const char *why);
 void settle_nothing(struct sl_job *job); /* The record is finished with. */
 /* The process ends, without its producer by now: finished if all that it sent arrived, else left to
  * whoever reads the record next. */

@@ -146,6 +146,22 @@ static void on_streamed(struct sl_job *job)
     }
 }
 
+static void on_worn_out(struct sl_job *job)
+{
+    static const char why[] = "three workers died while they ran this job";
+    const struct sl_stage *stage = job->worker->stage;
+    if (!job->input->bulk) {
+        settle_worn_out(job, why);
+    } else if (stage->worn_out == NULL) {
+        settle_dead_letter(job, -SL_ELOST, why);
+    } else {
+        begin_running(job);
+        settle_worn_out(job, why);
+        job->started = true;
+        stage->worn_out(job, why);
+    }
+}
+
 void job_leave_running(struct sl_job *job)
 {
     assert(job_runs(job));
@@ -226,7 +242,7 @@ static void on_verdict(struct sl_admission *admission, enum sl_verdict verdict)
         on_streamed(job);
         break;
     case SL_VERDICT_WORN_OUT:
-        settle_worn_out(job);
+        on_worn_out(job);
         break;
     }
 }

@@ -8,8 +8,8 @@
  *
  * and then its positions end. Which steps there are depends on how it ended: a forwarded query
  * skips FLUSH and STORE, bulk work has FLUSH and MARK, a dead letter SEND alone where there is no
- * claim. A query that three workers died of has a dead letter and an ending: the letter is
- * acknowledged in FLUSH, because who finds the ending stored does not write the letter.
+ * claim. What three workers died of has a dead letter besides, acknowledged in FLUSH: who finds the
+ * query's ending stored does not write the letter.
  *
  * Somebody else may have ended the query: a gateway, or another worker. Whether that ending was
  * produced is for Redis to say, so the job is admitted anew and does what the verdict says.
@@ -71,7 +71,7 @@ void settle_bulk(struct sl_job *job)
 {
     assert(job->query == NULL);
     enter_settling(job);
-    job->outcome = OUTCOME_done;
+    job->outcome = job->is_dead ? OUTCOME_dead : OUTCOME_done;
 }
 
 /* Copies, or says that it could not. */
@@ -200,6 +200,7 @@ static struct outbox_item *add_dead_letter(struct sl_job *job, int err, const ch
            SL_INT("partition", job->record.partition), SL_INT("offset", job->record.offset),
            SL_STR("why", message));
     worker_count_dead(job->worker, job->record.topic);
+    job->is_dead = true;
     struct sl_outgoing record = {.topic = topic,
                                  .partition = -1,
                                  .key = job->record.key,
@@ -217,16 +218,13 @@ void settle_dead_letter(struct sl_job *job, int err, const char *message)
     settle_send_outbox(job);
 }
 
-void settle_worn_out(struct sl_job *job)
+void settle_worn_out(struct sl_job *job, const char *why)
 {
-    static const char why[] = "three workers died while they ran this job";
     const struct sl_result result = {
         .outcome = SL_FAILED, .code = SL_QERR_WORKER_LOST, .message = sl_span_of(why)};
-    if (job->query == NULL) {
-        settle_dead_letter(job, -SL_ELOST, why);
-        return;
+    if (job->query != NULL) {
+        settle_query(job, &result);
     }
-    settle_query(job, &result);
     settle_send(add_dead_letter(job, -SL_ELOST, why));
 }
 

@@ -49,6 +49,10 @@ struct sl_stage {
     /* Stop: close its calls, let nothing call back into the job. The runtime ends it afterwards;
      * the stage may call sl_job_partial first, and must not settle it. NULL: nothing to stop. */
     void (*cancel)(struct sl_job *job);
+    /* In place of start: bulk work that three workers died of. Its record goes to the dead letters;
+     * the stage tells whoever waits for the work that it failed, and why, and settles it with
+     * sl_job_done. NULL: nobody waits. */
+    void (*worn_out)(struct sl_job *job, const char *why);
 };
 
 #endif

@@ -1,11 +1,13 @@
-"""Rows 5 and 20: a question that stops or kills the worker that runs it.
+"""Rows 5 and 20: a question or a document that stops or kills the worker that runs it.
 
 The programs know nothing of it: a library that is loaded into them (tests/support/preload) fails
-when a request to a model contains a text, the beginning of the marked question.
+when a request to a model contains a text, the beginning of what is marked.
 """
 
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -13,6 +15,7 @@ import time
 
 from checker import Rules
 from cluster import BIN, wait_until
+from test_ingest import Store
 from trial import SANITIZED, Trial, row, two_of_each
 
 MARKED = 900
@@ -75,8 +78,8 @@ class Supervisor(threading.Thread):
         self.join()
 
 
-def dead_letters(t):
-    return [r for r in t.cluster.consume("queries.dlq") if MARKER.encode() in r["payload"]]
+def dead_letters(t, topic="queries"):
+    return [r for r in t.cluster.consume(topic + ".dlq") if MARKER.encode() in r["payload"]]
 
 
 def count_lines(workers, text):
@@ -84,6 +87,9 @@ def count_lines(workers, text):
 
 
 def check_letter(t, letters):
+    if not letters:
+        t.violation("I1", "there is no dead letter")
+        return
     headers = letters[0]["headers"]
     told = {name: headers.get(f"__connect.errors.{name}") for name in
             ("stage", "exception.class.name", "exception.message")}
@@ -99,21 +105,52 @@ def worker_killer():
         time.sleep(3)  # Load, not synchronisation: the others are at work.
         t.fault()
         t.load(1, first=MARKED, timeout_ms=120000)
-        letters = wait_until(lambda: dead_letters(t), 115, "the dead letter")
+        letters, end = [], time.monotonic() + 115
+        while not letters and time.monotonic() < end:
+            time.sleep(0.2)
+            letters = dead_letters(t)
         buried_ns = time.monotonic_ns()
         # What one embedding call had answered when its worker died is asked for again.
         t.finish(Rules(codes={"worker_lost": 1}, repeated=40))
         check_letter(t, letters)
-        if len(supervisor.deaths) > 3 or not supervisor.deaths:
-            t.violation("I1", f"{len(supervisor.deaths)} workers died of one question")
         killer = next(r for r in t.requests if r.question.startswith(MARKER))
         if killer.code != "worker_lost":
             t.violation("I1", f"the marked question ended as {killer.terminal} {killer.code}")
-        deaths = ", ".join(f"{(at - t.fault_ns) / 1e9:.0f}" for at in supervisor.deaths)
         alone = count_lines([w for w in t.cluster.workers if w.name == "embed"], ALONE)
-        t.notes.append(f"deaths after {deaths} s, the dead letter after "
+        t.notes.append(f"deaths after {check_deaths(t, supervisor)} s, the dead letter after "
                        f"{(buried_ns - t.fault_ns) / 1e9:.0f} s, the caller told "
                        f"{(killer.ended_ns - buried_ns) / 1e9:+.1f} s from it; {alone} suspects")
+    return t.findings
+
+
+def check_deaths(t, supervisor):
+    if len(supervisor.deaths) > 3 or not supervisor.deaths:
+        t.violation("I1", f"{len(supervisor.deaths)} workers died of it")
+    return ", ".join(f"{(at - t.fault_ns) / 1e9:.0f}" for at in supervisor.deaths)
+
+
+@row("20-bulk", "a document that kills each embed worker that runs it")
+def document_killer():
+    store = Store()
+    with Trial({}, stages=(), ingest=True, **store.environment) as t, \
+         Supervisor(t.cluster, "embed", 2, faulty("embed", "abort")) as supervisor:
+        folder = os.path.join(t.cluster.directory, "documents")
+        os.mkdir(folder)
+        for number in range(MARKED - 20, MARKED + 1):
+            with open(os.path.join(folder, f"{number}.txt"), "w", encoding="utf-8") as f:
+                f.write(f"Question {number}: what does a document say? " * 200)
+        t.fault()
+        done = t.cluster.sluice("ingest", folder, check=False)
+        told = json.loads(done.stdout)
+        t.finish(Rules())
+        t.findings.recovery_s = None  # Nobody waits for an answer.
+        check_letter(t, dead_letters(t, "chunks"))
+        if (told["processed"], told["failed"]) != (20, 1) or "three workers died" not in done.stderr:
+            t.violation("I1", f"the run says {told} {done.stderr}")
+        if {row[0] for row in store.rows()} != {f"{n}.txt" for n in range(MARKED - 20, MARKED)}:
+            t.violation("I1", "not all other documents are in the store")
+        t.notes.append(f"deaths after {check_deaths(t, supervisor)} s; the run: {done.stdout.strip()}")
+    shutil.rmtree(store.directory)
     return t.findings
 
 

@@ -304,6 +304,32 @@ TEST(a_query_that_three_workers_died_of_is_a_dead_letter_and_ends_with_worker_lo
     CHECK_INT(fx_destroy(), 0);
 }
 
+/* A stage that has somebody to tell does so; the letter is on its way meanwhile. */
+TEST(bulk_work_that_three_workers_died_of_is_told_and_a_dead_letter)
+{
+    fx_hears_losses = true;
+    fx_create(SL_STAGE_embed);
+    fx_hears_losses = false;
+    struct sl_position position = fx_chunk("doc");
+    char id[64];
+    snprintf(id, sizeof(id), "%s", fx_bulk_id(&position));
+    fake_verdict(fake_waiting(id), SL_VERDICT_WORN_OUT, 4, 0, SL_SPAN(""));
+    fx_turn();
+    CHECK_STR(fake_open("chunks.dlq")->error, "LOST");
+    CHECK_INT(fx_send(id), 0);
+    sl_job_done(fx_settle(id));
+    fx_ack("vectors");
+    CHECK_INT(fake_written(FAKE_DONE), 0);
+    fx_ack("chunks.dlq");
+    CHECK(!fake_ended(&position));
+    fx_answer(FAKE_DONE, 0);
+    CHECK(fake_ended(&position));
+    CHECK_INT(fx_counted(OUTCOME_dead), 1);
+    CHECK_INT(fake_count("chunks.dlq"), 1);
+    fx_check_idle();
+    CHECK_INT(fx_destroy(), 0);
+}
+
 #define CASE(name)                                                                                 \
     {                                                                                              \
 #name, name                                                                                \
@@ -323,6 +349,7 @@ int main(int argc, char **argv)
         CASE(a_drain_finishes_a_suspect_that_runs),
         CASE(only_a_stream_that_would_begin_again_is_held_back),
         CASE(a_query_that_three_workers_died_of_is_a_dead_letter_and_ends_with_worker_lost),
+        CASE(bulk_work_that_three_workers_died_of_is_told_and_a_dead_letter),
         {NULL, NULL},
     };
     return run_tests(cases, argc, argv);

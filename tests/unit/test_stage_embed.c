@@ -153,6 +153,20 @@ TEST(a_chunk_at_fault_fails_its_batch_with_the_reason)
     teardown();
 }
 
+TEST(a_batch_that_three_workers_died_of_goes_on_as_failed_without_a_call)
+{
+    setup();
+    struct sl_batch batch = batch_of_two();
+    struct sl_job *job = fake_bulk_create(worker, &batch);
+    embed_stage.worn_out(job, "three workers died");
+    CHECK_INT(job->settled, FAKE_DONE);
+    CHECK_STR(job->topic, "vectors");
+    CHECK(job->batch.vectors == NULL && fake_call_count(worker) == 0);
+    CHECK(sl_span_is(job->batch.failure, "embedding: three workers died"));
+    fake_job_destroy(job);
+    teardown();
+}
+
 TEST(chunks_outlive_an_upstream_that_is_away)
 {
     setup();
@@ -232,6 +246,8 @@ int main(int argc, char **argv)
         {"a_batch_of_chunks_goes_on_with_its_vectors", a_batch_of_chunks_goes_on_with_its_vectors},
         {"a_chunk_at_fault_fails_its_batch_with_the_reason",
          a_chunk_at_fault_fails_its_batch_with_the_reason},
+        {"a_batch_that_three_workers_died_of_goes_on_as_failed_without_a_call",
+         a_batch_that_three_workers_died_of_goes_on_as_failed_without_a_call},
         {"chunks_outlive_an_upstream_that_is_away", chunks_outlive_an_upstream_that_is_away},
         {"responses_that_do_not_fit_are_refused", responses_that_do_not_fit_are_refused},
         {"a_response_that_memory_runs_out_for_is_told_as_that",

@@ -70,6 +70,7 @@ void embed_call_leave(struct embed_call *call, const struct sl_job *job);
 void embed_member_done(const struct embed_member *member, bool bulk, const float *vector,
                        size_t dim);
 void embed_member_failed(const struct embed_member *member, bool bulk, int err, const char *why);
+void embed_batch_lost(struct sl_job *job, const char *why); /* In place of its calls. */
 void embed_batch_call_ended(struct sl_job *job, const struct embed_call *call);
 
 #endif

@@ -121,6 +121,15 @@ static void cancel(struct sl_job *job)
     state->bulk = NULL;
 }
 
+/* Ingestion says which document it was. */
+static void worn_out(struct sl_job *job, const char *why)
+{
+    struct embed_state *state = sl_job_state(job);
+    state->job = job;
+    sl_list_init(&state->in_gathered);
+    embed_batch_lost(job, why);
+}
+
 /* --- the stage --- */
 
 static int init(struct sl_worker *worker, void **ret, char *why, size_t why_size)
@@ -221,4 +230,5 @@ const struct sl_stage embed_stage = {
     .fini = fini,
     .start = start,
     .cancel = cancel,
+    .worn_out = worn_out,
 };

@@ -84,6 +84,13 @@ static void chunk_failed(struct sl_job *job, size_t index, const char *why)
     snprintf(state->failure, sizeof(state->failure), "chunk %zu: %s", batch->first + index, why);
 }
 
+void embed_batch_lost(struct sl_job *job, const char *why)
+{
+    struct embed_state *state = sl_job_state(job);
+    snprintf(state->failure, sizeof(state->failure), "embedding: %s", why);
+    send_batch(job);
+}
+
 void embed_batch_call_ended(struct sl_job *job, const struct embed_call *call)
 {
     struct embed_state *state = sl_job_state(job);

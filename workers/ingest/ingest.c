@@ -71,15 +71,50 @@ void ingest_fail(struct ingest_job *state, const char *format, ...)
 
 /* --- jobs --- */
 
-static void start(struct sl_job *job)
+static struct ingest_job *begin(struct sl_job *job)
 {
     struct ingest_job *state = sl_job_state(job);
     state->job = job;
     state->ingest = sl_worker_stage(sl_job_worker(job));
+    return state;
+}
+
+static void start(struct sl_job *job)
+{
+    struct ingest_job *state = begin(job);
     if (sl_job_document(job) != NULL) {
         ingest_document_start(state);
     } else {
         ingest_batch_start(state);
+    }
+}
+
+static void on_loss_noted(struct ingest_ask *ask)
+{
+    sl_job_done(SL_ITEM(ask, struct ingest_job, ask)->job);
+}
+
+static void note_loss(struct ingest_ask *ask)
+{
+    struct ingest_job *state = SL_ITEM(ask, struct ingest_job, ask);
+    if (ask->state == INGEST_STATE_DONE || ask->state == INGEST_STATE_FAILED) {
+        sl_job_done(state->job);
+    } else {
+        ingest_ask_about(state, INGEST_FAILED, on_loss_noted);
+    }
+}
+
+/* A document must have its version before its failure can be noted; a batch has it. */
+static void worn_out(struct sl_job *job, const char *why)
+{
+    struct ingest_job *state = begin(job);
+    snprintf(state->reason, sizeof(state->reason), "%s", why);
+    state->ask.reason = sl_span_of(state->reason);
+    if (sl_job_document(job) != NULL) {
+        state->ask.message = sl_job_id(job);
+        ingest_ask_about(state, INGEST_OPEN, note_loss);
+    } else {
+        ingest_ask_about(state, INGEST_LOOK, note_loss);
     }
 }
 
@@ -207,4 +242,5 @@ const struct sl_stage ingest_stage = {
     .fini = fini,
     .start = start,
     .cancel = cancel,
+    .worn_out = worn_out,
 };

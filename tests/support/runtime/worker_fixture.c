@@ -18,6 +18,7 @@ struct state {
 struct sl_worker fx_worker;
 size_t fx_starts, fx_cancels;
 const char *fx_partial;
+bool fx_hears_losses;
 
 static uint64_t now_us;
 static struct sl_job *running[RUNNING_MAX];
@@ -32,6 +33,12 @@ static void start(struct sl_job *job)
     state->running = true;
     running[running_count++] = job;
     fx_starts++;
+}
+
+static void worn_out(struct sl_job *job, const char *why)
+{
+    CHECK(sl_job_bulk(job) && why[0] != '\0');
+    start(job);
 }
 
 static void take_out(struct sl_job *job)
@@ -124,6 +131,7 @@ int fx_start_stage(const struct sl_stage *tested)
 int fx_start(enum sl_stage_index index)
 {
     stage.index = index;
+    stage.worn_out = fx_hears_losses ? worn_out : NULL;
     return fx_start_stage(&stage);
 }
 

@@ -51,6 +51,8 @@ struct sl_job *fx_running(const char *id); /* NULL: it does not run. */
 struct sl_job *fx_settle(const char *id);
 /* What cancel tells the runtime there is so far; NULL: nothing. */
 extern const char *fx_partial;
+/* Set before fx_create: the stage runs what is worn out as if it were started. */
+extern bool fx_hears_losses;
 
 /* --- short ways, all with a turn --- */
 
