@@ -316,12 +316,56 @@ class Ask(Case):
             done, _ = self.ask(stream(delta("half an answer"), last=last), "q")
             self.assertIn("ended before the answer did", self.one_line(done, 1))
 
+    def result(self, *answers, arguments=()):
+        """`sluice result q-1` where the gateway gives these answers, the last one for ever."""
+        def script(handler, _body):
+            reply(handler, *answers[min(len(gateway.requests), len(answers)) - 1])
+        gateway = self.gateway(script)
+        done = sluice("result", "q-1", *arguments, SLUICE_URL=f"http://127.0.0.1:{gateway.port}/",
+                      SLUICE_API_KEY="k")
+        self.assertEqual({(path, headers["Authorization"]) for path, headers, _ in gateway.requests},
+                         {("/v1/queries/q-1", "Bearer k")})
+        return done
+
+    def test_a_result_is_shown_as_an_answer(self):
+        result = {**SOURCES, **DONE, "id": "q-1", "answer": "It ends by itself."}
+        done = self.result((200, result))
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertTrue(done.stdout.startswith("It ends by itself.\n\nsources\n[1] guide/leases.md#3"))
+        self.assertIn("total 812 ms", done.stdout)
+        done = self.result((200, result), arguments=["--json"])
+        self.assertEqual((done.returncode, json.loads(done.stdout)), (0, result))
+        failed = {"outcome": "failed", "answer": "half", "error": {
+            "code": "worker_lost", "message": "a worker was lost", "stage": "generate"}}
+        done = self.result((200, failed))
+        self.assertEqual(self.one_line(done, 1),
+                         "sluice result: a worker was lost (worker_lost in generate)\n")
+        self.assertEqual(done.stdout, "half\n")
+        self.assertEqual(self.result((200, failed), arguments=["--json"]).returncode, 1)
+
+    def test_a_query_that_runs_tells_how_far_it_is_or_is_waited_for(self):
+        runs = (200, {"id": "q-1", "state": "running", "stage": "rerank"})
+        queued = (200, {"id": "q-1", "state": "queued", "stage": None})
+        unknown = (404, {"error": {"message": "there is no such query", "code": "not_found"}})
+        ended = (200, {"outcome": "done", "answer": "yes", "source_chunks": []})
+        done = self.result(runs)
+        self.assertEqual((done.returncode, done.stdout), (1, "running, last taken up by rerank\n"))
+        self.assertEqual(self.result(queued).stdout, "queued\n")
+        done = self.result(runs, arguments=["--json"])
+        self.assertEqual((done.returncode, json.loads(done.stdout)), (1, runs[1]))
+        self.assertIn("there is no such query", self.one_line(self.result(unknown), 1))
+        done = self.result(unknown, queued, runs, ended, arguments=["--wait", "30s"])
+        self.assertEqual((done.returncode, done.stdout.partition("\n")[0]), (0, "yes"))
+        done = self.result(runs, arguments=["--wait", "600ms"])
+        self.assertEqual((done.returncode, done.stdout), (1, "running, last taken up by rerank\n"))
+
     def test_wrong_usage(self):
         for arguments in (["ask"], ["ask", ""], ["ask", "a", "b"], ["ask", "q", "--nope"],
                           ["ask", "q", "--top-n", "51"], ["ask", "q", "--top-n"],
                           ["ask", "q", "--timeout=soon"], ["ask", "q", "--search=1"],
                           ["status", "x"], ["config", "--json"], ["topics"], ["topics", "delete"],
-                          ["ingest"], ["ingest", "a", "b"], ["nope"]):
+                          ["ingest"], ["ingest", "a", "b"], ["result"], ["result", "a", "b"],
+                          ["result", "no id"], ["nope"]):
             self.one_line(sluice(*arguments), 2)
         self.one_line(sluice("ask", "q", SLUICE_URL="ftp://x"), 2)
 
@@ -338,7 +382,7 @@ class Ask(Case):
                 self.assertIn("the output cannot be written", self.one_line(done, 1))
 
     def test_help_and_version(self):
-        for command in ([], ["ask"], ["ingest"], ["status"], ["topics"], ["config"]):
+        for command in ([], ["ask"], ["result"], ["ingest"], ["status"], ["topics"], ["config"]):
             done = sluice(*command, "--help")
             self.assertEqual((done.returncode, done.stderr), (0, ""))
             self.assertIn("example", done.stdout)

@@ -145,7 +145,7 @@ static void show_answer(struct sl_span text)
     struct cli_answer answer;
     null = null != NULL ? null : fopen("/dev/null", "w");
     CHECK(null != NULL);
-    cli_answer_init(&answer, null, null);
+    cli_answer_init(&answer, "ask", null, null);
     answer.out.tty = text.len % 2 == 1;
     while (text.len > 0 && !cli_answer_ended(&answer)) {
         struct sl_span parts[2];

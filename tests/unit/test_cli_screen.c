@@ -202,7 +202,7 @@ static void check_answer(const char *const *events, const char *want, const char
     size_t err_len = 0;
     shown = NULL;
     FILE *out = open_memstream(&shown, &shown_len), *err_out = open_memstream(&err, &err_len);
-    cli_answer_init(&answer, out, err_out);
+    cli_answer_init(&answer, "ask", out, err_out);
     for (; events[0] != NULL; events += 2) {
         CHECK_INT(cli_answer_event(&answer, sl_span_of(events[0]), sl_span_of(events[1])), 0);
     }
@@ -270,7 +270,7 @@ TEST(answer_that_no_stage_gave_says_where_to_look)
 TEST(answer_refuses_what_is_no_json)
 {
     struct cli_answer answer;
-    cli_answer_init(&answer, stdout, stderr);
+    cli_answer_init(&answer, "ask", stdout, stderr);
     CHECK_INT(cli_answer_event(&answer, SL_SPAN("delta"), SL_SPAN("{\"text\"")), -SL_EPROTO);
     CHECK_INT(cli_answer_event(&answer, SL_SPAN("message"), SL_SPAN("[DONE]")), 0);
     CHECK(!cli_answer_ended(&answer));

@@ -1,8 +1,8 @@
 /*
- * What `sluice ask` shows. The text of the answer goes out as each delta comes; sources come before
- * it and are kept until it has ended, so that they stand below it; then a table of where the time
- * went. All of it is read from JSON that came over the network: a field that is missing or of
- * another type leaves its place empty.
+ * What `sluice ask` and `sluice result` show. The text of the answer goes out as each delta comes;
+ * sources come before it and are kept until it has ended, so that they stand below it; then a table
+ * of where the time went. All of it is read from JSON that came over the network: a field that is
+ * missing or of another type leaves its place empty.
  */
 #include "workers/cli/answer.h"
 
@@ -64,9 +64,9 @@ void cli_describe_error(struct sl_span body, struct sl_buf *out)
 
 /* --- events --- */
 
-void cli_answer_init(struct cli_answer *answer, FILE *out, FILE *err)
+void cli_answer_init(struct cli_answer *answer, const char *command, FILE *out, FILE *err)
 {
-    *answer = (struct cli_answer){.err = err};
+    *answer = (struct cli_answer){.command = command, .err = err};
     cli_terminal_init(&answer->out, out);
 }
 
@@ -86,9 +86,8 @@ void cli_answer_close_text(struct cli_answer *answer)
     }
 }
 
-static void on_delta(struct cli_answer *answer, const struct sl_json *event)
+static void put_text(struct cli_answer *answer, struct sl_span text)
 {
-    struct sl_span text = get_text(event, "text");
     cli_put_text(&answer->out, text);
     fflush(answer->out.out);
     if (text.len > 0) {
@@ -118,13 +117,30 @@ int cli_answer_event(struct cli_answer *answer, struct sl_span type, struct sl_s
         keep(&answer->end, doc);
     } else {
         if (sl_span_is(type, "delta")) {
-            on_delta(answer, sl_json_root(doc));
+            put_text(answer, get_text(sl_json_root(doc), "text"));
         } else if (sl_span_is(type, "restart")) {
             cli_answer_close_text(answer);
-            fprintf(answer->err, "sluice ask: a worker was lost, the answer begins again\n");
+            fprintf(answer->err, "sluice %s: a worker was lost, the answer begins again\n",
+                    answer->command);
         }
         sl_json_free(doc);
     }
+    return 0;
+}
+
+int cli_answer_result(struct cli_answer *answer, struct sl_span result)
+{
+    struct sl_json_doc *sources = NULL, *end = NULL;
+    int rv = sl_json_parse(result, &sources, NULL, 0);
+    rv = rv != 0 ? rv : sl_json_parse(result, &end, NULL, 0);
+    if (rv != 0) {
+        sl_json_free(sources);
+        return rv;
+    }
+    keep(&answer->sources, sources);
+    keep(&answer->end, end);
+    answer->failed = !sl_span_is(get_text(sl_json_root(end), "outcome"), "done");
+    put_text(answer, get_text(sl_json_root(end), "answer"));
     return 0;
 }
 
@@ -193,7 +209,7 @@ static void print_times(const struct cli_answer *answer)
     }
     fputc('\n', answer->out.out);
     if (cli_table_print(&table, &answer->out) != 0) {
-        fprintf(answer->err, "sluice ask: %s\n", sl_error_text(-SL_ENOMEM));
+        fprintf(answer->err, "sluice %s: %s\n", answer->command, sl_error_text(-SL_ENOMEM));
     }
     cli_table_fini(&table);
     fprintf(answer->out.out, "total %" PRId64 " ms", get_int(end, "total_ms"));
@@ -237,7 +253,8 @@ static void print_error(const struct cli_answer *answer)
         /* No stage noticed the deadline, as happens when one does not run. */
         sl_buf_append_text(&line, ": sluice status shows what runs and what waits");
     }
-    fprintf(answer->err, "sluice ask: " SL_SPAN_FMT "\n", SL_SPAN_ARG(sl_buf_span(&line)));
+    fprintf(answer->err, "sluice %s: " SL_SPAN_FMT "\n", answer->command,
+            SL_SPAN_ARG(sl_buf_span(&line)));
     sl_buf_fini(&line);
 }
 

@@ -6,6 +6,7 @@
 #include "workers/cli/terminal.h"
 
 struct cli_answer {
+    const char *command;
     struct cli_terminal out;
     FILE *err;
     struct sl_json_doc *sources, *end; /* The events that brought them; NULL before. */
@@ -13,13 +14,16 @@ struct cli_answer {
     bool failed;                       /* It ended in an error. */
 };
 
-/* err: where one line says what went wrong. Both files are borrowed. */
-void cli_answer_init(struct cli_answer *answer, FILE *out, FILE *err);
+/* command: "ask", for errors; static. err: where one line says what went wrong. Both files are
+ * borrowed. */
+void cli_answer_init(struct cli_answer *answer, const char *command, FILE *out, FILE *err);
 void cli_answer_fini(struct cli_answer *answer);
 /* One event of the stream (type and data as in SSE): text is written at once. 0, or -SL_EPROTO when
  * it is none that makes sense. */
 int cli_answer_event(struct cli_answer *answer, struct sl_span type,
                      struct sl_span data) SL_CHECKED;
+/* In place of events, a whole result: its text is written. 0, -SL_EBADMSG or -SL_ENOMEM. */
+int cli_answer_result(struct cli_answer *answer, struct sl_span result) SL_CHECKED;
 /* It has ended in `done` or `error`. */
 bool cli_answer_ended(const struct cli_answer *answer);
 /* After the end: the sources, the times of the stages and what was missing, or the error. */

@@ -395,7 +395,7 @@ static int run(struct ask *ask)
 static int ask_question(struct ask *ask)
 {
     sl_sse_reader_init(&ask->sse, EVENT_MAX, on_event, ask);
-    cli_answer_init(&ask->answer, stdout, stderr);
+    cli_answer_init(&ask->answer, "ask", stdout, stderr);
     sl_buf_init(&ask->url, 4096);
     sl_buf_init(&ask->authorization, 16384);
     sl_buf_init(&ask->request, 1 << 20);

@@ -17,6 +17,7 @@ struct cli_command {
 };
 
 int cli_ask(int argc, char **argv);
+int cli_result(int argc, char **argv);
 int cli_ingest(int argc, char **argv);
 int cli_status(int argc, char **argv);
 int cli_dead(int argc, char **argv);
