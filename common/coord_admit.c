@@ -397,7 +397,7 @@ static void answer_slot(struct sl_coord *coord, const struct coord_slot *slot,
         return;
     }
     ticket->slot = 0;
-    if (code == ANSWER_HELD) {
+    if (code == ANSWER_HELD && ticket->job) {
         held(coord, ticket, sl_reply_int(sl_reply_at(answer, 1)) != 0);
         return;
     }

@@ -36,13 +36,12 @@ static double get_number(const struct sl_json *object, const char *key)
     return is_number ? sl_json_number(value) : 0;
 }
 
-/* The array or object at key; NULL when there is none. */
-static const struct sl_json *get_list(const struct sl_json *object, const char *key)
+/* The value of this type at key; NULL when there is none. */
+static const struct sl_json *get_typed(const struct sl_json *object, const char *key,
+                                       enum sl_json_type type)
 {
     const struct sl_json *value = sl_json_get(object, key);
-    bool is_list = value != NULL &&
-                   (sl_json_type(value) == SL_JSON_ARRAY || sl_json_type(value) == SL_JSON_OBJECT);
-    return is_list ? value : NULL;
+    return value != NULL && sl_json_type(value) == type ? value : NULL;
 }
 
 void cli_describe_error(struct sl_span body, struct sl_buf *out)
@@ -175,7 +174,8 @@ static void print_source(const struct cli_answer *answer, const struct sl_json *
 static void print_sources(const struct cli_answer *answer)
 {
     const struct sl_json *chunks =
-        get_list(answer->sources != NULL ? sl_json_root(answer->sources) : NULL, "source_chunks");
+        get_typed(answer->sources != NULL ? sl_json_root(answer->sources) : NULL, "source_chunks",
+                  SL_JSON_ARRAY);
     const struct cli_terminal *out = &answer->out;
     const struct sl_json *source;
     size_t at = 0;
@@ -191,7 +191,8 @@ static void print_sources(const struct cli_answer *answer)
 
 static void print_times(const struct cli_answer *answer)
 {
-    const struct sl_json *end = sl_json_root(answer->end), *stages = get_list(end, "stages");
+    const struct sl_json *end = sl_json_root(answer->end),
+                         *stages = get_typed(end, "stages", SL_JSON_OBJECT);
     static const char *const columns[] = {"queue_ms", "wait_ms", "work_ms", "attempts"};
     static const char *const heads[] = {"stage", "queue ms", "wait ms", "work ms", "calls"};
     const struct sl_json *stage;
@@ -222,7 +223,8 @@ static void print_times(const struct cli_answer *answer)
 /* "answered without: keyword, rerank" */
 static void print_degraded(const struct cli_answer *answer)
 {
-    const struct sl_json *degraded = get_list(sl_json_root(answer->end), "degraded");
+    const struct sl_json *degraded =
+        get_typed(sl_json_root(answer->end), "degraded", SL_JSON_ARRAY);
     const struct cli_terminal *out = &answer->out;
     const struct sl_json *name;
     const char *before = "answered without: ";
