@@ -4,16 +4,16 @@
  * other types, in other numbers or with absurd values, while jobs are admitted, settled and
  * withdrawn and time passes.
  *
- * The input is a list of steps, each a byte and what it takes; the link is played here, in the
- * place of redis_link.c. Checked besides memory: nothing is told to who has withdrawn, an admission
- * gets one verdict, a permit is granted once, and whoever waits for an answer gets it at most once.
+ * The input is a list of steps, each a byte and what it takes. Checked besides memory: nothing is
+ * told to who has withdrawn, an admission gets one verdict, a permit is granted once, and whoever
+ * waits for an answer gets it at most once.
  */
 #include "common/attach.h"
 #include "common/claim.h"
 #include "common/clock.h"
 #include "common/ending.h"
 #include "common/log.h"
-#include "common/redis_link.h"
+#include "tests/support/fake_link.h"
 #include "tests/support/test.h"
 
 #include <stdint.h>
@@ -29,80 +29,26 @@ void sl_log_write(enum sl_log_level level, const char *message, ...)
 
 /* --- the link --- */
 
-static struct sl_redis_link *links[2]; /* Commands, subscriptions. */
-
-void sl_redis_link_start(struct sl_redis_link *link, struct sl_loop *loop,
-                         const struct sl_redis_link_callbacks *callbacks, const char *host,
-                         uint16_t port, uint32_t connect_timeout_ms, size_t out_max)
-{
-    (void)connect_timeout_ms;
-    link->loop = loop;
-    link->callbacks = callbacks;
-    link->state = SL_LINK_WAITING;
-    snprintf(link->name, sizeof(link->name), "%s:%u", host, port);
-    sl_buf_init(&link->out, out_max);
-    links[links[0] != NULL] = link;
-}
-
-void sl_redis_link_stop(struct sl_redis_link *link)
-{
-    sl_buf_fini(&link->out);
-    link->state = SL_LINK_STOPPED;
-}
-
-void sl_redis_link_flush(struct sl_redis_link *link)
-{
-    sl_buf_clear(&link->out);
-}
-
-void sl_redis_link_read(struct sl_redis_link *link)
-{
-    (void)link;
-}
-
-void sl_redis_link_settled(struct sl_redis_link *link)
-{
-    (void)link;
-}
-
-void sl_redis_link_close(struct sl_redis_link *link, const char *format, ...)
-{
-    char why[512];
-    va_list args;
-    if (link->state <= SL_LINK_WAITING) {
-        return;
-    }
-    va_start(args, format);
-    vsnprintf(why, sizeof(why), format, args);
-    va_end(args);
-    link->state = SL_LINK_WAITING;
-    sl_buf_clear(&link->out);
-    link->callbacks->on_closed(link, why);
-}
-
 /* A copy of its own, so that reading past the end is noticed. */
-static void feed(struct sl_redis_link *link, struct sl_span bytes)
+static void feed(size_t i, struct sl_span bytes)
 {
     char *copy = malloc(bytes.len + 1);
     CHECK(copy != NULL);
-    memcpy(copy, bytes.data, bytes.len);
-    if (link != NULL && link->state == SL_LINK_OPEN && bytes.len > 0) {
-        link->callbacks->on_bytes(link, (struct sl_span){copy, bytes.len});
+    if (bytes.len > 0) {
+        memcpy(copy, bytes.data, bytes.len);
     }
+    fake_link_feed(i, (struct sl_span){copy, bytes.len});
     free(copy);
 }
 
 static void open_link(size_t i, bool greet)
 {
-    if (links[i] == NULL || links[i]->state != SL_LINK_WAITING) {
-        return;
-    }
-    links[i]->state = SL_LINK_OPEN;
-    links[i]->callbacks->on_open(links[i]);
-    if (greet) {
-        feed(links[i], i == 0 ? SL_SPAN("+OK\r\n$24\r\n# Server\r\nrun_id:abc12\r\n\r\n"
-                                        "*2\r\n$1\r\nm\r\n$10\r\nnoeviction\r\n+PONG\r\n")
-                              : SL_SPAN("+OK\r\n+PONG\r\n"));
+    bool opens = fake_link_is(i, SL_LINK_WAITING);
+    fake_link_open(i);
+    if (opens && greet) {
+        feed(i, i == 0 ? SL_SPAN("+OK\r\n$24\r\n# Server\r\nrun_id:abc12\r\n\r\n"
+                                 "*2\r\n$1\r\nm\r\n$10\r\nnoeviction\r\n+PONG\r\n")
+                       : SL_SPAN("+OK\r\n+PONG\r\n"));
     }
 }
 
@@ -401,7 +347,7 @@ static void reply(unsigned how)
     for (unsigned i = 0; i < count; i++) {
         put_value(&out, 0);
     }
-    feed(links[0], sl_buf_span(&out));
+    feed(0, sl_buf_span(&out));
     sl_buf_fini(&out);
 }
 
@@ -413,7 +359,7 @@ static void publish(void)
     sl_buf_printf(&out, "*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$%zu\r\n", bytes.len);
     sl_buf_append_span(&out, bytes);
     sl_buf_append_text(&out, "\r\n");
-    feed(links[1], sl_buf_span(&out));
+    feed(1, sl_buf_span(&out));
     sl_buf_fini(&out);
 }
 
@@ -423,6 +369,11 @@ static void turn(void)
 {
     sl_loop_turn(loop, 0); /* Sets the wait, */
     sl_loop_turn(loop, 0); /* which is over. */
+    for (size_t i = 0; i < 2; i++) {
+        if (fake_links[i] != NULL) {
+            sl_buf_clear(&fake_links[i]->out); /* The network took it. */
+        }
+    }
 }
 
 static void step(void)
@@ -432,10 +383,10 @@ static void step(void)
     switch (what % 12) {
     case 0:
     case 1:
-        feed(links[what % 12], take_bytes());
+        feed(what % 12, take_bytes());
         break;
     case 2:
-        feed(links[0], SL_SPAN("$40\r\n0123456789012345678901234567890123456789\r\n"));
+        feed(0, SL_SPAN("$40\r\n0123456789012345678901234567890123456789\r\n"));
         break; /* To a SCRIPT LOAD. */
     case 3:
     case 4:
@@ -445,7 +396,7 @@ static void step(void)
         now_us += 1000 * 20 * (uint64_t)take();
         break;
     case 6:
-        sl_redis_link_close(links[how % 2], "the peer has gone");
+        sl_redis_link_close(fake_links[how % 2], "the peer has gone");
         break;
     case 7:
         open_link(how % 2, how % 3 != 2);
@@ -482,7 +433,7 @@ static void begin(void)
                                            .on_ready = NULL};
     struct sl_coord_config with_metrics = config;
     char why[200];
-    links[0] = links[1] = NULL;
+    fake_links[0] = fake_links[1] = NULL;
     now_us = (uint64_t)START_S * 1000000;
     sl_clock_use(&now_us);
     CHECK(sl_loop_create(&loop) == 0 && sl_metrics_create(100, &metrics) == 0);
