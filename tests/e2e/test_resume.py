@@ -3,6 +3,7 @@ requests with one idempotency key share one query."""
 
 import http.client
 import json
+import threading
 import unittest
 
 from cluster import Cluster, free_port, wait_until  # First: it sets the path of what follows.
@@ -76,7 +77,7 @@ class Stream:
 class Resume(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.cluster = Cluster(SLUICE_ORPHAN_GRACE="2s")
+        cls.cluster = Cluster(SLUICE_ORPHAN_GRACE="2s", SLUICE_CHAT_LIMIT=30)
         cls.cluster.__enter__()
         cls.addClassCleanup(cls.cluster.__exit__, None, None, None)
         cls.other = free_port()
@@ -202,6 +203,38 @@ class Resume(unittest.TestCase):
         stream = self.killed("Question 9: killed?")
         stream.resume(self.ports[0]).read().leave()
         self.check_whole(stream)
+
+    def test_all_streams_of_a_killed_gateway_go_on_at_once(self):
+        self.upstream.behave(chat={"token_interval_ms": 60, "tokens": TOKENS})
+        port = free_port()
+        gateway = self.cluster.start("gateway", SLUICE_LISTEN=f"127.0.0.1:{port}")
+        streams = [Stream(f"Question {n}: all?", on_disconnect="continue").ask(port)
+                   for n in range(10, 40)]
+        wait_until(lambda: self.chat()["tokens"] > 100, 20, "answers under way")
+
+        def at_once(one):
+            threads = [threading.Thread(target=one, args=(stream,)) for stream in streams]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+
+        def until_cut(stream):
+            try:
+                stream.read()
+            except (http.client.HTTPException, OSError):
+                pass
+            stream.leave()
+
+        threading.Timer(0.5, self.cluster.kill, (gateway,)).start()
+        at_once(until_cut)
+        at_once(lambda stream: stream.resume(self.ports[0]).read().leave())
+        for stream in streams:
+            self.assertEqual(stream.status, 200, stream.id)
+            self.assertEqual(stream.text(), "".join(expected_tokens(stream.question, TOKENS)))
+            self.assertEqual(len(stream.ids()), len(set(stream.ids())))
+            self.assertEqual((stream.outcome(), stream.done), ("done", True))
+        self.assertEqual(self.chat()["calls"], len(streams))
 
     def test_a_killed_gateways_query_that_nobody_resumes_is_cancelled(self):
         self.upstream.behave(chat={"token_interval_ms": 1000, "tokens": TOKENS})

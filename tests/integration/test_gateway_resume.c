@@ -347,6 +347,31 @@ TEST(many_callers_of_one_query_see_the_same)
     finish();
 }
 
+TEST(callers_who_come_while_events_do_miss_none)
+{
+    enum { CALLERS = 40, EACH = 50 };
+    static struct peer callers[CALLERS];
+    uint32_t seq = 0;
+    begin();
+    struct asked *asked = ask("");
+    for (size_t i = 0; i < CALLERS; i++) {
+        peer_open(&callers[i], gateway.port);
+        resume(&callers[i], asked->id, NULL);
+        for (size_t j = 0; j < EACH; j++) {
+            emit_delta(asked, 1, seq++, 20, "x");
+            sl_loop_turn(gateway.loop, 0);
+        }
+    }
+    emit_done(asked, 1, seq, 20);
+    for (size_t i = 0; i < CALLERS; i++) {
+        GATEWAY_WAIT(peer_has(&callers[i], "[DONE]"));
+        CHECK_INT(count(&callers[i], "event: delta"), CALLERS * EACH);
+        CHECK_INT(count(&callers[i], "event: done"), 1);
+        peer_close(&callers[i]);
+    }
+    finish();
+}
+
 TEST(a_slow_reader_of_a_long_answer_gets_all_of_it)
 {
     enum { TEXT = 8000, TEXTS = 900 }; /* Faster than it is taken, and more than a queue holds. */
@@ -408,6 +433,7 @@ int main(int argc, char **argv)
         CASE(what_cannot_be_resumed_is_told_apart),
         CASE(without_redis_a_caller_is_to_try_again),
         CASE(many_callers_of_one_query_see_the_same),
+        CASE(callers_who_come_while_events_do_miss_none),
         CASE(a_slow_reader_of_a_long_answer_gets_all_of_it),
         CASE(draining_waits_for_callers_who_came_back),
         {NULL, NULL},

@@ -24,6 +24,7 @@ struct caller {
     struct replay_log *log; /* NULL: fed by the live reader, or by nothing any more. */
     struct sl_list in_log;
     int64_t position; /* The offset from which records are still to be taken. */
+    bool fed;         /* The log is read from there or from before it. */
     bool replayed;
     bool caught_up; /* It has seen everything that stood in the log. */
     bool seeking;   /* It has seen the events up to this one: they are taken, not written. */

@@ -334,8 +334,8 @@ void open_query_live(struct open_query *q, const struct sl_record *record)
 
 static bool wants(const struct caller *caller, const struct sl_record *record)
 {
-    return caller->log != NULL && record->partition == replay_partition(caller->log) &&
-           record->offset >= caller->position;
+    return caller->log != NULL && caller->fed &&
+           record->partition == replay_partition(caller->log) && record->offset >= caller->position;
 }
 
 void open_query_replayed(struct open_query *q, const struct sl_record *record)

@@ -3,8 +3,10 @@
  *
  * A partition is followed while it has a caller. What callers want is collected until the end of
  * the turn, so that many who come at once, as they do when a gateway has died, make the follower go
- * back once, to the lowest of their positions. Going back gives the others records that they have
- * had: each caller knows its position, and a record that nobody wants is not decoded.
+ * back once, to the lowest of their positions. Until then
+ * a caller is given nothing, since what comes is from where the others are. Going back gives the
+ * others records that they have had: each caller knows its position, and a record that nobody wants
+ * is not decoded.
  *
  * The follower tells when a partition's end is reached. A caller that begins at that end would hear
  * of it only after the next record, so the end is remembered and told to it at once.
@@ -80,6 +82,7 @@ int replay_add(struct replay *replay, struct caller *caller, int32_t partition)
     }
     log->wanted = caller->position < log->wanted ? caller->position : log->wanted;
     caller->log = log;
+    caller->fed = false;
     sl_list_push(&log->callers, &caller->in_log);
     replay->callers++;
     sl_task_defer(replay->gateway->loop, &replay->collect, on_collect);
@@ -156,6 +159,15 @@ static void tell_end(struct replay_log *log)
     }
 }
 
+/* What comes from now on is all that stands behind the callers' positions. */
+static void feed(struct replay_log *log)
+{
+    SL_LIST_EACH(node, &log->callers)
+    {
+        SL_ITEM(node, struct caller, in_log)->fed = true;
+    }
+}
+
 static void collect(struct replay *replay, struct replay_log *log)
 {
     int64_t wanted = log->wanted;
@@ -176,6 +188,7 @@ static void collect(struct replay *replay, struct replay_log *log)
     if (at < 0 || wanted < at) {
         follow(replay, log, wanted);
     }
+    feed(log);
     if (at >= 0 && at == log->end) {
         tell_end(log);
     }
@@ -214,7 +227,7 @@ static void on_end(void *ctx, const char *name, int32_t partition, int64_t next)
     SL_LIST_EACH_SAFE(node, &log->callers)
     {
         struct caller *caller = SL_ITEM(node, struct caller, in_log);
-        if (caller->position <= next) {
+        if (caller->fed && caller->position <= next) {
             caller->position = next;
             open_query_caught_up(caller->q, caller);
         }
@@ -237,6 +250,8 @@ static void on_out_of_range(void *ctx, const char *name, int32_t partition, int6
         struct caller *caller = SL_ITEM(node, struct caller, in_log);
         if (caller->position < low || caller->position == offset) {
             fail(caller, &gone);
+        } else {
+            caller->fed = false;
         }
     }
     log->wanted = lowest(log);
