@@ -11,6 +11,7 @@
  *
  * A failure prints its seed and the last steps. The same seed is the same schedule.
  */
+#include "common/attach.h"
 #include "tests/support/redis_emulator/emulator.h"
 #include "tests/support/sim/sim.h"
 
@@ -21,6 +22,8 @@ enum { SCHEDULES = 2000, QUERIES_MAX = 12, DEADLINE_MS = 60000, HEAL_US = 240 * 
 
 static uint64_t seed;
 static size_t query_count;
+static bool asks;
+static int64_t deadlines[QUERIES_MAX + 1];
 static unsigned faults; /* How likely, in percent a second. */
 
 static void on_failure(int signum)
@@ -32,6 +35,72 @@ static void on_failure(int signum)
 }
 
 /* --- load --- */
+
+struct call {
+    const char *id;
+    int64_t deadline_ms, policy_ms;
+};
+
+static void call_open(const void *ctx)
+{
+    const struct call *call = ctx;
+    sim_gateway_open(call->id, call->deadline_ms, call->policy_ms);
+}
+
+static void call_leave(const void *ctx)
+{
+    sim_gateway_leave(((const struct call *)ctx)->id);
+}
+
+static void call_cancel(const void *ctx)
+{
+    sim_gateway_cancel(((const struct call *)ctx)->id);
+}
+
+/* One that can be asked now; NULL: none. */
+static struct sim_process *gateway(void)
+{
+    size_t first = sim_below(sim_process_count);
+    for (size_t i = 0; i < sim_process_count; i++) {
+        struct sim_process *process = &sim_processes[(first + i) % sim_process_count];
+        if (process->stage == SIM_GATEWAY && process->alive && !process->paused &&
+            sim_gateway_ready(process)) {
+            return process;
+        }
+    }
+    return NULL;
+}
+
+static void open_at_gateway(const char *id, int64_t deadline_ms)
+{
+    static const int64_t policies[] = {0, 0, 5000, SL_POLICY_CONTINUE};
+    const struct call call = {id, deadline_ms, policies[sim_below(4)]};
+    struct sim_process *process = gateway();
+    deadlines[query_count] = deadline_ms;
+    if (process != NULL && sim_percent(80)) {
+        sim_run(process, call_open, &call);
+    }
+}
+
+/* A caller leaves, cancels, or comes back through some gateway. */
+static void move_caller(void)
+{
+    char id[32];
+    size_t number = query_count > 0 ? sim_below(query_count) + 1 : 0;
+    struct sim_process *process = number > 0 ? gateway() : NULL;
+    if (process == NULL) {
+        return;
+    }
+    snprintf(id, sizeof(id), "q%zu", number);
+    const struct call call = {id, deadlines[number], SL_POLICY_CONTINUE};
+    if (!sim_gateway_has(process, id)) {
+        if (sim_percent(30) && !sim_check_ended(id)) {
+            sim_run(process, call_open, &call);
+        }
+    } else {
+        sim_run(process, sim_percent(50) ? call_leave : call_cancel, &call);
+    }
+}
 
 /* A query of a client; perhaps twice, for two processes at once. */
 static void ask(void)
@@ -59,6 +128,7 @@ static void ask(void)
     sl_buf_init(&value, 1 << 16);
     sl_query_encode(&query, &value);
     CHECK(sl_buf_error(&value) == 0);
+    open_at_gateway(id, deadline);
     sim_trace("%s is asked%s", id, restart ? ", to begin again if it must" : "");
     sim_check_query(id, restart, deadline);
     size_t times = sim_percent(25) ? 2 : 1;
@@ -139,6 +209,9 @@ static void fault_in(struct sim_process *process)
         later(process, on_resume, fault_time_us());
         break;
     case 2:
+        if (process->stage == SIM_GATEWAY) {
+            break;
+        }
         sim_drain(process);
         later(process, on_start, sim_between(21 * SIM_S, 30 * SIM_S));
         break;
@@ -204,10 +277,13 @@ static void on_moment(struct sim_process *process)
 static void on_second(struct sim_event *event)
 {
     (void)event;
-    if (query_count < QUERIES_MAX && sim_percent(35)) {
+    if (asks && query_count < QUERIES_MAX && sim_percent(35)) {
         ask();
     }
-    if (query_count < QUERIES_MAX && sim_percent(10)) {
+    if (asks && sim_percent(8)) {
+        move_caller();
+    }
+    if (asks && sim_percent(10)) {
         put_chunks();
     }
     if (sim_percent(faults)) {
@@ -222,13 +298,8 @@ static void run_until(uint64_t until_us)
     }
 }
 
-/* Everything is well again: whatever is open must end. */
-static void heal(void)
+static void revive(void)
 {
-    sim_trace("the faults are over");
-    faults = 0;
-    query_count = QUERIES_MAX;
-    sim_redis_full(false);
     for (size_t i = 0; i < sim_process_count; i++) {
         if (sim_processes[i].paused) {
             sim_resume(&sim_processes[i]);
@@ -237,9 +308,20 @@ static void heal(void)
             sim_start(&sim_processes[i]);
         }
     }
+}
+
+/* Everything is well again: whatever is open must end. */
+static void heal(void)
+{
+    sim_trace("the faults are over");
+    faults = 0;
+    asks = false;
+    sim_redis_full(false);
+    revive();
     uint64_t until = sim_now_us() + HEAL_US;
     while (!sim_check_done()) {
         run_until(sim_now_us() + SIM_S);
+        revive(); /* What was told to end has ended. */
         if (sim_now_us() > until) {
             sim_check_undone();
             SIM_FAIL("not everything has come to its end");
@@ -256,6 +338,7 @@ static void run_schedule(uint64_t of_seed)
     sim_kafka_begin();
     sim_check_begin();
     query_count = 0;
+    asks = true;
     if (sim_percent(80)) { /* Redis is known to hold nothing: no quarantine at the beginning. */
         const struct sl_span epoch[] = {SL_SPAN("HSET"), SL_SPAN("sluice:epoch"), SL_SPAN("since"),
                                         SL_SPAN("1"),    SL_SPAN("run"),          SL_SPAN("run1")};
@@ -271,6 +354,9 @@ static void run_schedule(uint64_t of_seed)
         sim_start(sim_add(i == 0   ? SIM_FIRST
                           : i == 1 ? SIM_SECOND
                                    : (enum sim_stage_of)sim_below(SIM_STAGES)));
+    }
+    for (size_t i = sim_below(3); i > 0; i--) {
+        sim_start(sim_add(SIM_GATEWAY));
     }
     sim_happen(sim_event_new(sizeof(struct sim_event), on_second), 0);
     run_until(sim_now_us() + sim_between(15 * SIM_S, 45 * SIM_S));
@@ -296,6 +382,34 @@ static void close_file(FILE *file)
     }
 }
 
+static void print_counts(uint64_t schedules)
+{
+    const struct {
+        const char *name;
+        uint64_t count;
+    } counts[] = {
+        {"schedules", schedules},
+        {"steps", sim_counts.steps},
+        {"scripts", sim_counts.scripts},
+        {"calls", sim_counts.calls},
+        {"queries", sim_counts.queries},
+        {"done", sim_counts.done},
+        {"failed", sim_counts.failed},
+        {"cancelled", sim_counts.cancelled},
+        {"told by a gateway alone", sim_counts.told},
+        {"streams found broken", sim_counts.lost},
+        {"restarts", sim_counts.restarts},
+        {"take-overs", sim_counts.takeovers},
+        {"dead letters", sim_counts.dead},
+        {"processes", sim_counts.starts},
+        {"times that Redis forgot", sim_counts.flushes},
+    };
+    for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
+        printf("%s%llu %s", i > 0 ? ", " : "", (unsigned long long)counts[i].count, counts[i].name);
+    }
+    printf("\n");
+}
+
 int main(int argc, char **argv)
 {
     uint64_t from = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
@@ -306,16 +420,7 @@ int main(int argc, char **argv)
     for (uint64_t i = 0; i < count; i++) {
         run_schedule(from + i);
     }
-    printf(
-        "%llu schedules, %llu steps, %llu scripts, %llu queries: %llu done, %llu failed, %llu "
-        "broken streams, %llu restarts, %llu take-overs, %llu dead letters; %llu processes, Redis "
-        "forgot %llu times\n",
-        (unsigned long long)count, (unsigned long long)sim_counts.steps,
-        (unsigned long long)sim_counts.scripts, (unsigned long long)sim_counts.queries,
-        (unsigned long long)sim_counts.done, (unsigned long long)sim_counts.failed,
-        (unsigned long long)sim_counts.lost, (unsigned long long)sim_counts.restarts,
-        (unsigned long long)sim_counts.takeovers, (unsigned long long)sim_counts.dead,
-        (unsigned long long)sim_counts.starts, (unsigned long long)sim_counts.flushes);
+    print_counts(count);
     close_file(sim_trace_to);
     close_file(sim_calls_to);
     return 0;

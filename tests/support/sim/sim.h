@@ -7,6 +7,7 @@
  *   sim_world.c    time, events, processes and their clocks, chance, the trace of the last steps
  *   sim_loop.c     common/loop.h                 sim_redis.c    common/redis.h and the server
  *   sim_kafka.c    common/kafka.h's producer     sim_group.c    its consumer, and the group
+ *   sim_gateway.c  a gateway, as workers know it
  *   sim_parts.c    log, admin port, signals, HTTP client
  *   sim_stage.c    the two stages, and their calls
  *   sim_check.c    what must hold
@@ -18,8 +19,8 @@
 #include "common/worker_internal.h"
 #include "tests/support/test.h"
 
-enum { SIM_PROCESSES = 6, SIM_STAGES = 2, SIM_MS = 1000, SIM_S = 1000000 };
-enum sim_stage_of { SIM_FIRST, SIM_SECOND };
+enum { SIM_PROCESSES = 7, SIM_STAGES = 2, SIM_MS = 1000, SIM_S = 1000000 };
+enum sim_stage_of { SIM_FIRST, SIM_SECOND, SIM_GATEWAY };
 
 extern const struct sl_stage sim_stages[SIM_STAGES];
 
@@ -71,7 +72,7 @@ void sim_trace_print(FILE *out);
 
 struct sim_process {
     size_t index;
-    enum sim_stage_of stage;
+    enum sim_stage_of stage; /* SIM_GATEWAY: it is no worker. */
     bool alive, paused;
     bool stopped; /* Its loop was told to end. */
     uint64_t incarnation;
@@ -82,6 +83,7 @@ struct sim_process {
     struct sl_list inbox;
     struct sl_worker worker;
     struct sl_process_options options;
+    struct sim_gateway *gateway;
     struct sl_loop *loop;
     struct sl_redis *redis;
     struct sl_producer *producer;
@@ -102,6 +104,8 @@ struct sim_process *sim_add(enum sim_stage_of stage);
 void sim_start(struct sim_process *process);
 void sim_kill(struct sim_process *process); /* Without a word. */
 void sim_drain(struct sim_process *process);
+/* Does something in it, as an event would. */
+void sim_run(struct sim_process *process, void (*run)(const void *ctx), const void *ctx);
 void sim_pause(struct sim_process *process);
 void sim_resume(struct sim_process *process);
 /* The next that happens; false: nothing is left. */
@@ -157,6 +161,19 @@ void sim_group_end(void);
 void sim_group_appended(const struct sim_record *record);
 int64_t sim_group_committed(size_t stage, const char *topic, int32_t partition);
 
+/* --- gateways; all but the last four of the one whose code runs --- */
+
+void sim_gateway_start(void);
+void sim_gateway_finish(void);
+void sim_gateway_open(const char *id, int64_t deadline_ms, int64_t policy_ms);
+void sim_gateway_leave(const char *id);
+void sim_gateway_cancel(const char *id);
+void sim_gateway_ended(const char *id); /* All of them: the reader has taken the end. */
+bool sim_gateway_ready(const struct sim_process *process); /* Knows Redis's clock. */
+bool sim_gateway_has(const struct sim_process *process, const char *id);
+void sim_gateway_trace(const struct sim_process *process); /* What keeps it from being idle. */
+bool sim_gateway_idle(const struct sim_process *process);
+
 /* --- the stages' calls, and what must hold --- */
 
 enum sim_limit { SIM_LIMIT_FIRST, SIM_LIMIT_EXTRA, SIM_LIMIT_CHAT, SIM_LIMITS };
@@ -169,6 +186,8 @@ size_t sim_check_query(const char *id, bool restart, int64_t deadline_ms);
 void sim_check_started(struct sl_job *job);
 void sim_check_stopped(struct sl_job *job);
 void sim_check_call(struct sl_job *job, enum sim_limit limit, bool open);
+bool sim_check_ended(const char *id);     /* For its reader. */
+void sim_check_told(const char *id);      /* A gateway has told its callers the end by itself. */
 void sim_check_shown(struct sl_job *job); /* A delta was handed to the producer. */
 void sim_check_record(const struct sim_record *record);
 void sim_check_commit(const char *topic, int32_t partition, int64_t from, int64_t to);
@@ -182,8 +201,8 @@ void sim_check_undone(void); /* Traces what is not. */
 extern void (*sim_on_moment)(struct sim_process *process);
 
 extern struct sim_counts {
-    uint64_t steps, scripts, queries, calls, done, failed, takeovers, restarts, lost, dead, starts,
-        flushes;
+    uint64_t steps, scripts, queries, calls, done, failed, takeovers, restarts, lost, dead, told,
+        cancelled, starts, flushes;
 } sim_counts;
 
 #endif

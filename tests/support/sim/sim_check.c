@@ -24,7 +24,13 @@
 #include "tests/support/sim/sim.h"
 #include "workers/gateway/order.h"
 
-enum { FACTS_MAX = 256, FENCES_MAX = 64, DEADLINE_SLACK_MS = 400, SILENT_US = 5 * SIM_S };
+enum {
+    FACTS_MAX = 256,
+    FENCES_MAX = 64,
+    DEADLINE_SLACK_MS = 400,
+    SILENT_US = 5 * SIM_S,
+    CANCEL_US = 6 * SIM_S
+};
 
 /* A stage that a process has begun and not settled. */
 struct run {
@@ -59,6 +65,8 @@ struct fact {
     unsigned taken; /* Deltas since the reader's stream began. */
     unsigned long long text_fence;
     bool terminal;
+    bool told;                               /* By a gateway: what comes now is not for them. */
+    uint64_t cancelled_us, cancelled_losses; /* Redis knows since; 0: it does not. */
 };
 
 static struct fact facts[FACTS_MAX];
@@ -202,7 +210,7 @@ void sim_check_shown(struct sl_job *job)
 
 void sim_check_died(const struct sim_process *process)
 {
-    for (size_t i = 0; i < fact_count; i++) {
+    for (size_t i = 0; i < fact_count && process->stage != SIM_GATEWAY; i++) {
         CHECK(!facts[i].runs[process->stage][process->index].active);
     }
 }
@@ -260,18 +268,37 @@ static void on_reply(const struct sim_record *record)
     CHECK_INT(sl_event_decode(record->value, &arena, &event), 0);
     struct fact *fact = fact_of(event.id);
     enum order_verdict verdict = order_take(&fact->order, &event);
+    bool ended = fact->terminal;
     sim_trace("reply to %s: %s %u.%u/%llu: %s", fact->id, sl_event_type_text(event.type),
               event.attempt, event.seq, (unsigned long long)event.fence,
               verdict == ORDER_TAKE   ? "taken"
               : verdict == ORDER_DROP ? "dropped"
                                       : "broken");
-    if (verdict == ORDER_TAKE) {
+    if (fact->told) {
+        ;
+    } else if (verdict == ORDER_TAKE) {
         take(fact, &event);
     } else if (verdict == ORDER_LOST) {
         sim_counts.lost++;
         fact->terminal = true;
     }
+    if (fact->terminal && !ended) {
+        sim_gateway_ended(fact->id);
+    }
     sl_arena_fini(&arena);
+}
+
+bool sim_check_ended(const char *id)
+{
+    return fact_of(sl_span_of(id))->terminal;
+}
+
+void sim_check_told(const char *id)
+{
+    struct fact *fact = fact_of(sl_span_of(id));
+    sim_trace("tells the callers of %s that its deadline has passed", id);
+    sim_counts.told++;
+    fact->terminal = fact->told = true;
 }
 
 static void on_result(const struct sim_record *record)
@@ -439,6 +466,23 @@ static void check_ending(struct fact *fact)
     sl_buf_append_span(&fact->ending, ending);
 }
 
+/* A cancellation counts from when Redis has it. */
+static void check_cancelled(struct fact *fact)
+{
+    char key[128];
+    snprintf(key, sizeof(key), "sluice:query:%.64s", fact->id);
+    bool cancelled = emulator_hash_field(sim_redis, key, ".cancelled").data != NULL;
+    if (fact->cancelled_us != 0 && fact->cancelled_losses == sim_redis_losses && !cancelled) {
+        SIM_FAIL("%s is not cancelled any more", fact->id);
+    }
+    if (cancelled && (fact->cancelled_us == 0 || fact->cancelled_losses != sim_redis_losses)) {
+        sim_trace("%s is cancelled", fact->id);
+        sim_counts.cancelled += fact->cancelled_us == 0 ? 1 : 0;
+        fact->cancelled_us = sim_now_us();
+        fact->cancelled_losses = sim_redis_losses;
+    }
+}
+
 static size_t leases(enum sim_limit limit)
 {
     char key[80];
@@ -456,6 +500,7 @@ void sim_check_redis(void)
         if (facts[i].query) {
             check_claim(&facts[i], SIM_SECOND);
             check_ending(&facts[i]);
+            check_cancelled(&facts[i]);
         }
     }
     for (enum sim_limit limit = 0; sim_redis_losses == 0 && limit < SIM_LIMITS; limit++) {
@@ -467,13 +512,32 @@ void sim_check_redis(void)
 
 /* --- each step --- */
 
+/* Whoever is in touch with Redis hears of a cancellation by a hint or by its next renewal. */
+static void check_stops(const struct fact *fact, const struct sim_process *process,
+                        const struct run *run)
+{
+    uint64_t since = run->since_us > fact->cancelled_us ? run->since_us : fact->cancelled_us;
+    bool in_touch = process->last_troubled_us < since && process->last_silent_us < since &&
+                    sim_now_us() - process->last_beat_us < SILENT_US;
+    if (fact->cancelled_us != 0 && fact->cancelled_losses == sim_redis_losses && in_touch &&
+        !process->paused && sim_now_us() - since > CANCEL_US) {
+        SIM_FAIL("process %zu still runs %s, which is cancelled", process->index, fact->id);
+    }
+}
+
 void sim_check_step(void)
 {
     unsigned open[SIM_LIMITS] = {0};
     for (size_t i = 0; i < fact_count; i++) {
         for (size_t p = 0; p < sim_process_count; p++) {
             const struct sim_process *process = &sim_processes[p];
+            if (process->stage == SIM_GATEWAY) {
+                continue;
+            }
             const struct run *run = &facts[i].runs[process->stage][p];
+            if (run->active) {
+                check_stops(&facts[i], process, run);
+            }
             if (run->open && process->alive && !process->paused) {
                 open[run->limit]++;
             }
@@ -495,6 +559,9 @@ static bool is_idle(const struct sim_process *process)
     size_t jobs = 0;
     if (!process->alive) {
         return true;
+    }
+    if (process->stage == SIM_GATEWAY) {
+        return sim_gateway_idle(process);
     }
     for (int i = 0; i < JOB_STATES; i++) {
         jobs += worker->counts[i];
@@ -555,7 +622,9 @@ static bool look(bool trace)
     for (size_t i = 0; i < sim_process_count && (all || trace); i++) {
         if (!is_idle(&sim_processes[i])) {
             all = false;
-            if (trace) {
+            if (trace && sim_processes[i].stage == SIM_GATEWAY) {
+                sim_gateway_trace(&sim_processes[i]);
+            } else if (trace) {
                 const size_t *counts = sim_processes[i].worker.counts;
                 sim_trace("process %zu: jobs %zu admitting, %zu parked, %zu running, %zu settling",
                           i, counts[JOB_ADMITTING], counts[JOB_PARKED] + counts[JOB_UNPARKED],

@@ -268,6 +268,9 @@ static void on_session_look(struct sim_event *event)
     sim_happen(sim_event_new(sizeof(struct sim_event), on_session_look), HEARTBEAT_US);
     for (size_t i = 0; i < sim_process_count; i++) {
         struct sim_process *process = &sim_processes[i];
+        if (process->stage == SIM_GATEWAY) {
+            continue;
+        }
         struct group *group = &groups[process->stage];
         struct member *member = &group->members[i];
         bool gone = !process->alive || process->incarnation != member->incarnation;

@@ -202,6 +202,7 @@ static void execute(const struct packet *packet)
         sim_trace("redis answers [%zu] " SL_SPAN_FMT, packet->from->index, (int)bytes.len - 2,
                   bytes.data);
         CHECK(strncmp(bytes.data, "-OOM", 4) == 0); /* Else a script is wrong. */
+        packet->from->last_troubled_us = sim_now_us();
     }
     sim_check_redis();
     if (is_current(packet) && !packet->from->redis->broken) {

@@ -3,7 +3,7 @@
  * that a call asks for by itself, and sends an early event; the second streams. A call is a time
  * that passes while a permit is held: it begins and ends here as an HTTP request would in
  * common/upstream.c, also by the rules for a permit that is lost, which asks for another as long as
- * nothing was shown.
+ * nothing came.
  */
 #include "tests/support/sim/sim.h"
 
@@ -22,7 +22,8 @@ struct work {
     struct sl_permit *permit;
     struct sl_timer timer;
     enum sim_limit limit;
-    bool open, extra_next, fails, shown, running, failing;
+    bool open, extra_next, fails, running, failing;
+    bool committed;           /* The first token came: it is not tried again. */
     enum sl_query_error code; /* Of what fails. */
     unsigned tries, tokens, sent;
 };
@@ -126,7 +127,7 @@ static void on_permit_lost(struct sl_permit *permit)
         return; /* It will ask for another. */
     }
     close_call(work);
-    if (work->shown || ++work->tries == TRIES) {
+    if (work->committed || ++work->tries == TRIES) {
         fail_later(work, SL_QERR_UPSTREAM_ERROR);
     } else {
         begin_call(work);
@@ -216,7 +217,6 @@ static void send_token(struct sl_job *job)
         return;
     }
     work->sent++;
-    work->shown = true;
     sim_check_shown(job);
     after(work, sim_percent(5) ? sim_between(500, 6000) : sim_between(1, 200), on_token);
 }
@@ -244,6 +244,7 @@ static void on_streaming(struct sl_job *job)
 
 static void end_second(struct work *work)
 {
+    work->committed = true;
     if (work->fails) {
         fail_later(work, SL_QERR_UPSTREAM_ERROR);
     } else if (work->tokens == 0) {

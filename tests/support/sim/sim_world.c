@@ -216,7 +216,11 @@ static void end_worker(struct sim_process *process)
     process->died_at_us = world_us;
     drop_inbox(process);
     enter(process);
-    worker_finish(&process->worker);
+    if (process->stage == SIM_GATEWAY) {
+        sim_gateway_finish();
+    } else {
+        worker_finish(&process->worker);
+    }
     leave();
     CHECK(process->loop == NULL);
     sim_check_died(process);
@@ -247,6 +251,8 @@ void sim_start(struct sim_process *process)
     process->alive = true;
     process->paused = process->stopped = false;
     process->incarnation = ++incarnations;
+    random_bytes = process->incarnation << 24;
+    sim_counts.starts++;
     process->rate = 1.0 + ((double)sim_below(4001) - 2000.0) / 1e6; /* 0.2 % at most. */
     process->world_base_us = world_us;
     process->local_base_us = process->now_us = START_US + sim_below(1000) * SIM_S;
@@ -259,6 +265,13 @@ void sim_start(struct sim_process *process)
                                                    .result_ttl_ms = 86400000,
                                                    .orphan_grace_ms = 15000,
                                                    .drain_ms = 20000};
+    enter(process);
+    if (process->stage == SIM_GATEWAY) {
+        sim_trace("process %zu starts: gateway", process->index);
+        sim_gateway_start();
+        after_turn(process);
+        return;
+    }
     process->worker = (struct sl_worker){.stage = &sim_stages[process->stage],
                                          .process = &process->options,
                                          .options = {.reply_topics = "",
@@ -266,10 +279,7 @@ void sim_start(struct sim_process *process)
                                                      .max_inflight_bulk = 1,
                                                      .parked_max = 1 << 20,
                                                      .ca_file = ""}};
-    random_bytes = process->incarnation << 24;
-    sim_counts.starts++;
     sim_trace("process %zu starts: %s", process->index, sim_stages[process->stage].name);
-    enter(process);
     CHECK_INT(worker_start(&process->worker), 0);
     after_turn(process);
 }
@@ -286,6 +296,13 @@ void sim_drain(struct sim_process *process)
     sim_trace("process %zu is told to end", process->index);
     enter(process);
     worker_on_drain(&process->worker);
+    after_turn(process);
+}
+
+void sim_run(struct sim_process *process, void (*run)(const void *ctx), const void *ctx)
+{
+    enter(process);
+    run(ctx);
     after_turn(process);
 }
 
