@@ -192,16 +192,17 @@ local function admit_job()
     wants[i] = read_want()
   end
   local key = work_key(job.kind, job.id)
-  local h = redis.call('HMGET', key, job.stage, '.cancelled', '.end_owner', '.end_acked', '.open', '.gateways')
+  local h = redis.call('HMGET', key, job.stage, '.cancelled', '.end_owner', '.end_acked', '.open', '.gateways',
+    '.end_epoch', '.kept.' .. job.stage)
   local end_owner = h[3]
   if end_owner then
     if h[4] or not job.claims then
       return {ENDED}
     end
-    if end_owner ~= me and not is_dead(end_owner, observed_dead) then
+    if end_owner ~= me and not is_dead(end_owner, observed_dead) and not is_outdated_ending(h[7]) then
       return park(key, end_owner)
     end
-    redis.call('HSET', key, '.end_owner', me)
+    redis.call('HSET', key, '.end_owner', me, '.end_epoch', since)
     return {ENDING, redis.call('HGET', key, '.end')}
   end
   local attempt, streamed = 1, false
@@ -212,7 +213,7 @@ local function admit_job()
       return {DONE}
     end
     if is_running(state) and owner ~= me then
-      if not is_dead(owner, observed_dead) then
+      if not is_dead(owner, observed_dead) and not is_outdated(fence, h[8]) then
         return park(key, owner)
       end
       attempt = attempt + 1

@@ -21,12 +21,13 @@ local silent = redis.call('ZREVRANGEBYSCORE', owners, string.format('(%.0f', now
   'WITHSCORES', 'LIMIT', 0, SILENT_MAX)
 
 local function who_holds(kind, id, stage)
-  local h = redis.call('HMGET', work_key(kind, id), stage, '.end_owner', '.end_acked')
+  local h = redis.call('HMGET', work_key(kind, id), stage, '.end_owner', '.end_acked', '.end_epoch',
+    '.kept.' .. stage)
   if h[2] then
-    return not h[3] and h[2] or nil
+    return not h[3] and not is_outdated_ending(h[4]) and h[2] or nil
   end
-  local state, owner = read_claim(h[1])
-  return is_running(state) and owner or nil
+  local state, owner, _, fence = read_claim(h[1])
+  return is_running(state) and not is_outdated(fence, h[5]) and owner or nil
 end
 
 local answer = {now, quarantine, silent}

@@ -82,6 +82,17 @@ local function read_claim(text)
   return state, owner, tonumber(attempt), tonumber(fence)
 end
 
+-- Redis came back with an older snapshot, and what this claim's owner did since is not in it: it may be done
+-- with it. Whoever does run it has said so in the quarantine (renew.lua).
+local function is_outdated(fence, kept)
+  return quarantine == 0 and fence < since * 1000 and tonumber(kept or nil) ~= since
+end
+
+-- Likewise an ending that was stored then; to produce it once more changes nothing.
+local function is_outdated_ending(epoch)
+  return quarantine == 0 and tonumber(epoch or nil) ~= since
+end
+
 -- Somebody is at work on it.
 local function is_running(state)
   return state == 's' or state == 't'

@@ -32,7 +32,8 @@ local function renew_claim()
   local serial, kind, id, stage, fence, attempt = num(), arg(), arg(), arg(), num(), num()
   local holds = arg()
   local key = work_key(kind, id)
-  local h = redis.call('HMGET', key, stage, '.cancelled', '.end_owner', '.open', '.gateways')
+  local kept = '.kept.' .. stage
+  local h = redis.call('HMGET', key, stage, '.cancelled', '.end_owner', '.open', '.gateways', kept)
   if (h[3] and h[3] ~= me) or (fence ~= 0 and not is_ours(h[1], fence)) then
     table.insert(told, serial)
     table.insert(told, LOST)
@@ -44,6 +45,9 @@ local function renew_claim()
     keep(key, kind == 'bulk' and bulk_ttl or result_ttl)
   elseif fence ~= 0 and kind == 'bulk' then
     keep(key, bulk_ttl)
+  end
+  if fence ~= 0 and fence < since * 1000 and tonumber(h[6] or nil) ~= since then
+    redis.call('HSET', key, kept, since)
   end
   if is_cancelled(key, h[2], h[4], h[5]) then
     table.insert(told, serial)

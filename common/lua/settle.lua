@@ -118,7 +118,7 @@ ops['end'] = function()
   if fence ~= 0 and not is_ours(h[1], fence) then
     return LOST
   end
-  redis.call('HSET', key, '.end', bytes, '.end_owner', me, '.outcome', outcome)
+  redis.call('HSET', key, '.end', bytes, '.end_owner', me, '.end_epoch', since, '.outcome', outcome)
   keep(key, result_ttl)
   tell_watchers(key, id)
   return 0

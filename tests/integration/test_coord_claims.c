@@ -191,6 +191,27 @@ TEST(nothing_is_taken_over_in_the_quarantine)
     cluster_stop(&cluster);
 }
 
+/* Redis came back with an older snapshot: both live, but only one still runs what it says. */
+TEST(a_claim_that_its_owner_does_not_know_is_nobodys)
+{
+    struct test_job mine, stale, kept;
+    start();
+    admit(&mine, a, "q1", SL_VERDICT_GRANTED);
+    long long fence = (long long)mine.admission.fence;
+    cluster_say(&cluster, "HDEL t:epoch run");
+    cluster_say(&cluster, "HSET t:query:q2 test \"s a 1 %lld\"", fence);
+    cluster_say(&cluster, "HSET t:query:q3 .end x .end_owner a .end_epoch 1");
+    UNTIL(&cluster, sl_coord_quarantine_ms(b) > 0);
+    admit(&stale, b, "q2", SL_VERDICT_PARKED);
+    UNTIL(&cluster, stale.retries == 1); /* The quarantine is over. */
+    admit(&stale, b, "q2", SL_VERDICT_GRANTED);
+    admit(&kept, b, "q1", SL_VERDICT_PARKED);
+    sl_admit_withdraw(b, &kept.admission);
+    admit(&kept, b, "q3", SL_VERDICT_ENDING);
+    CHECK_STR(kept.ending, "x");
+    cluster_stop(&cluster);
+}
+
 TEST(a_redis_that_paused_does_not_look_like_an_owner_that_died)
 {
     struct test_job mine, parked;
@@ -380,6 +401,8 @@ int main(int argc, char **argv)
         {"heartbeats_of_those_long_dead_are_forgotten",
          heartbeats_of_those_long_dead_are_forgotten},
         {"nothing_is_taken_over_in_the_quarantine", nothing_is_taken_over_in_the_quarantine},
+        {"a_claim_that_its_owner_does_not_know_is_nobodys",
+         a_claim_that_its_owner_does_not_know_is_nobodys},
         {"a_redis_that_paused_does_not_look_like_an_owner_that_died",
          a_redis_that_paused_does_not_look_like_an_owner_that_died},
         {"a_cancellation_reaches_who_runs_and_who_waits",

@@ -13,7 +13,8 @@
  */
 #include "common/attach.h"
 #include "tests/support/redis_emulator/emulator.h"
-#include "tests/support/sim/sim.h"
+#include "tests/support/sim/sim_check.h"
+#include "tests/support/sim/sim_gateway.h"
 
 #include <signal.h>
 #include <unistd.h>

@@ -18,10 +18,11 @@
  * "Redis forgot" is no excuse where the owner lived, in touch with Redis, since before: it has told
  * Redis its claim again.
  */
+#include "tests/support/sim/sim_check.h"
 #include "common/arena.h"
 #include "common/codec.h"
 #include "tests/support/redis_emulator/emulator.h"
-#include "tests/support/sim/sim.h"
+#include "tests/support/sim/sim_gateway.h"
 #include "workers/gateway/order.h"
 
 enum {

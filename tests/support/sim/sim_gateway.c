@@ -4,10 +4,11 @@
  * callers read what the reader of sim_check.c takes; one whose deadline has passed and who has
  * heard nothing two seconds later is told by the gateway itself.
  */
+#include "tests/support/sim/sim_gateway.h"
 #include "common/attach.h"
 #include "common/claim.h"
 #include "common/ending.h"
-#include "tests/support/sim/sim.h"
+#include "tests/support/sim/sim_check.h"
 
 enum { AFTER_DEADLINE_MS = 250, TELL_MS = 2000, RETRY_MS = 1000, TRIES_MAX = 60 };
 

@@ -11,7 +11,7 @@
  * dies is delivered again.
  */
 #include "common/window.h"
-#include "tests/support/sim/sim.h"
+#include "tests/support/sim/sim_check.h"
 
 enum {
     PARTITIONS_MAX = 4,

@@ -6,7 +6,7 @@
  * report comes; what has no report after 30 s is reported as failed, and may be in the log all the
  * same. Of a process that dies, the first so many of the records on their way still arrive.
  */
-#include "tests/support/sim/sim.h"
+#include "tests/support/sim/sim_check.h"
 
 enum { TOPICS_MAX = 12, PARTITIONS_MAX = 4, RECORD_MAX = 24 << 20, MESSAGE_TIMEOUT_MS = 30000 };
 

@@ -14,7 +14,7 @@
 
 #include "common/redis_reply.h"
 #include "tests/support/redis_emulator/emulator.h"
-#include "tests/support/sim/sim.h"
+#include "tests/support/sim/sim_check.h"
 
 enum { TEXTS_MAX = 16, TEXT_MAX = 1 << 20, TIMEOUT_MS = 1000 };
 

@@ -5,7 +5,7 @@
  * common/upstream.c, also by the rules for a permit that is lost, which asks for another as long as
  * nothing came.
  */
-#include "tests/support/sim/sim.h"
+#include "tests/support/sim/sim_check.h"
 
 enum { TRIES = 3, TOKENS_MAX = 6 };
 

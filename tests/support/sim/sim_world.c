@@ -12,7 +12,8 @@
  *
  * A process that is killed says nothing more. What the network has of it already may still arrive.
  */
-#include "tests/support/sim/sim.h"
+#include "tests/support/sim/sim_check.h"
+#include "tests/support/sim/sim_gateway.h"
 
 #include <math.h>
 
