@@ -154,6 +154,30 @@ def document_killer():
     return t.findings
 
 
+@row("20-signals", "five embed workers told twice to end (SIGTERM), a question in flight at each")
+def told_twice():
+    with Trial(two_of_each(), {"embed": {"latency_ms": 5000}}) as t:
+        t.load(1, timeout_ms=120000)
+        for _ in range(5):
+            wait_until(lambda: t.in_flight("embed") == 1 or t.topic(), 30, "the question's call")
+            if t.topic():
+                break  # It has ended before its time, as the checker will say.
+            t.fault()  # The last of them counts.
+            worker = t.busy("embed", least=1)
+            t.cluster.start("embed", wait=False)
+            worker.signal(signal.SIGTERM)
+            wait_until(lambda: "draining" in worker.log(), 10, "the first signal")
+            worker.signal(signal.SIGTERM)
+            t.cluster.killed.append(worker)  # It ends with 1: it did not finish what it had begun.
+            if worker.process.wait(10) != 1:
+                t.notes.append(f"an exit with {worker.process.returncode}")
+        t.finish(Rules())
+        embeds = [w for w in t.cluster.workers if w.name == "embed"]
+        if count_lines(embeds, ALONE) or t.cluster.consume("queries.dlq"):
+            t.violation("I1", "exits were taken for deaths")
+    return t.findings
+
+
 @row("5", "event loop blocked for 75 s, past the poll interval of 60 s; all else idle")
 def loop_blocked():
     with Trial(two_of_each() | {"rerank": 1}) as t:
