@@ -12,6 +12,9 @@
  * check of ours could do better: the log has gaps, so that any offset from the one asked for may be
  * the first. Only records before the position are dropped here.
  *
+ * librdkafka finds a client's first topic as soon as it is connected, some 50 ms after the first
+ * addition, and each further topic when it next looks at all, within a second.
+ *
  * An offset that is not in the log is told as an error without the log's bounds. Asking for them
  * would block, so the partition is read from its beginning instead: its first record, or its end,
  * comes with the bounds that the broker told along with it. They also tell an error that was meant

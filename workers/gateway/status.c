@@ -324,8 +324,10 @@ void status_start(struct status *status, const struct request *request)
 
 int status_create(struct gateway *gateway, struct status **ret, char *why, size_t why_size)
 {
-    /* One record is wanted at a time: what is fetched behind it is fetched in vain. */
-    static const char *const extra[] = {"fetch.message.max.bytes", "65536", NULL};
+    /* One record is wanted at a time: what is fetched behind it is fetched in vain, and a fetch
+     * that waits at the end of the log holds up the next lookup. */
+    static const char *const extra[] = {"fetch.message.max.bytes", "65536", "fetch.wait.max.ms",
+                                        "5", NULL};
     static const struct sl_follower_callbacks callbacks = {on_record, on_end, on_out_of_range,
                                                            on_error};
     const struct sl_kafka_config config = {
