@@ -82,14 +82,15 @@ def ensure_servers():
 
 
 class Worker:
-    """One process of the cluster; its log is a file."""
+    """One process of the cluster; its log is a file. `under` is a command that runs another."""
 
-    def __init__(self, name, environment, directory, number):
+    def __init__(self, name, environment, directory, number, under=()):
         self.name = name
+        self._host = environment["SLUICE_ADMIN_LISTEN"].rpartition(":")[0]
         self.log_path = os.path.join(directory, f"{name}-{number}.log")
         self._log = open(self.log_path, "w", encoding="utf-8")
         self.process = subprocess.Popen(
-            [os.path.join(BIN, f"sluice-{name}")], env=environment, stdin=subprocess.DEVNULL,
+            [*under, os.path.join(BIN, f"sluice-{name}")], env=environment, stdin=subprocess.DEVNULL,
             stdout=self._log, stderr=self._log)
 
     def log(self):
@@ -98,7 +99,7 @@ class Worker:
 
     def admin(self):
         found = re.search(r"admin_port=(\d+)", self.log())
-        return f"http://127.0.0.1:{found.group(1)}" if found else None
+        return f"http://{self._host}:{found.group(1)}" if found else None
 
     def ready(self):
         if self.process.poll() is not None:
@@ -219,8 +220,9 @@ class Cluster:
 
     # ---- processes ----
 
-    def start(self, name, wait=True, **environment):
-        worker = Worker(name, self.environment(**environment), self.directory, len(self.workers))
+    def start(self, name, wait=True, under=(), **environment):
+        worker = Worker(name, self.environment(**environment), self.directory, len(self.workers),
+                        under)
         self.workers.append(worker)
         if wait:
             wait_until(worker.ready, START_SECONDS, f"{name} ready")

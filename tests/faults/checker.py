@@ -7,10 +7,11 @@ says which invariant was broken. Nothing here asks a worker: its own metrics are
   I3  calls in flight at an upstream never exceed its limit
   I4  no generation begins after an earlier one of the same question showed a token, but for a
       restart that was asked for; further calls within what the row allows
-  I5  the lag of each group returns to 0
+  I5  no group commits an offset beyond a record that its stage is not done with, and its lag
+      returns to 0
   I6  no call begins after its request's deadline or lives on past it by more than 500 ms; the
       terminal event comes by then
-  I7  no process grows beyond its cap
+  I7  no process grows beyond its caps: memory, open files, jobs that it works on
   I9  each process ends with 0, within its time to drain; the sanitizers are silent
 
 I8, the time to recover, is a figure: from the heal, or from the fault where nothing is healed, to
@@ -128,6 +129,8 @@ class Rules:
     refused: int = 0
     unread: bool = False
     rss_mb: int = 300
+    fds: int = 256
+    depth: int = 1024
 
 
 @dataclass
@@ -142,6 +145,8 @@ class Findings:
     silent: int = 0
     spliced: int = 0
     over_limit_ms: float = 0.0
+    skipped: int = 0
+    reprocessed: int = 0
     peaks: dict = field(default_factory=dict)
     wasted_ms: float = 0.0
     recovery_s: float = None
@@ -313,3 +318,44 @@ def _check_deadlines(found, requests, calls, rules, now_ns):
             late = (request.ended_ns - request.deadline_ns) / 1e6
             if late > (GRACE_NS + ACCEPT_NS) / 1e6:
                 found.add("I6", f"{_name(request)} ended {late:.0f} ms after its deadline")
+
+
+def check_offsets(found, account):
+    """I5, of an offsets.Account: a record's first commit is the first that goes beyond it."""
+    by_partition, reached = {}, {}
+    for commit in account.commits:
+        at = (commit.topic, commit.partition)
+        by_partition.setdefault(at, []).append(commit)
+        reached[at] = commit.offset
+    for record, done_ms in account.done:
+        commits = by_partition.get((record.topic, record.partition), ())
+        beyond = next((c for c in commits if c.offset > record.offset), None)
+        if beyond and (done_ms is None or done_ms > beyond.at_ms):
+            found.skipped += 1
+            when = "never" if done_ms is None else f"{done_ms - beyond.at_ms} ms later"
+            found.add("I5", f"{record.topic}:{record.partition} committed up to {beyond.offset}, "
+                            f"its record {record.offset} ({record.id}) was done {when}")
+    for at, end in account.ends.items():
+        if reached.get(at, 0) != end:
+            found.add("I5", f"{at[0]}:{at[1]} ends at {end}, its last commit is "
+                            f"{reached.get(at, 'none')}")
+    found.reprocessed = account.again
+
+
+@dataclass
+class Usage:
+    """The most that a process was seen to hold."""
+
+    rss_mb: float = 0.0
+    fds: int = 0
+    depth: int = 0
+
+
+def check_usage(found, usage, rules, rss_factor=1):
+    """I7, of {program: Usage}."""
+    for name, most in usage.items():
+        for what, value, cap in (("MB", most.rss_mb, rules.rss_mb * rss_factor),
+                                 ("open files", most.fds, rules.fds),
+                                 ("jobs at once", most.depth, rules.depth)):
+            if value > cap:
+                found.add("I7", f"{name} held {value:.0f} {what}, its cap is {cap:.0f}")

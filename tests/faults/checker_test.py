@@ -6,11 +6,14 @@ import sys
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, HERE)
+sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "e2e")]
 
 import checker  # noqa: E402
+import documents  # noqa: E402
+import offsets  # noqa: E402
 import results  # noqa: E402
-from checker import Request, Rules, check  # noqa: E402
+from checker import Findings, Request, Rules, Usage, check  # noqa: E402
+from offsets import Account, Commit, Record  # noqa: E402
 
 MS = 1_000_000
 QUESTION = "Question 1: what?"
@@ -122,6 +125,79 @@ class Checker(unittest.TestCase):
                     request(id="c", sent_ns=3000 * MS, ended_ns=9000 * MS)]
         found = check(requests, [], {}, Rules(), NOW, fault_ns=1500 * MS)
         self.assertAlmostEqual(found.recovery_s, 2.5)
+
+
+class Offsets(unittest.TestCase):
+    """Records 0, 1 and 2 of one partition, done with at 1000, 3000 and 2000 ms."""
+
+    DONE = [(Record("queries", 0, n, 500, f"id{n}"), at) for n, at in enumerate((1000, 3000, 2000))]
+
+    def violations(self, *commits, done=None, end=3):
+        found = Findings()
+        commits = [Commit("queries", 0, offset, at_ms) for offset, at_ms in commits]
+        account = Account(commits, self.DONE if done is None else done, {("queries", 0): end}, 0)
+        checker.check_offsets(found, account)
+        self.assertTrue(all(invariant == "I5" for invariant, _ in found.violations))
+        return found.skipped, len(found.violations)
+
+    def test_commits_of_what_is_done_are_good(self):
+        self.assertEqual(self.violations((1, 1500), (3, 3000)), (0, 0))
+
+    def test_a_commit_beyond_an_unfinished_record_is_told(self):
+        self.assertEqual(self.violations((1, 1500), (3, 2500)), (1, 1))
+
+    def test_a_commit_beyond_what_is_never_done_is_told(self):
+        never = [(record, None) for record, _ in self.DONE]
+        self.assertEqual(self.violations((3, 9000), done=never), (3, 3))
+
+    def test_a_lag_that_stays_is_told(self):
+        self.assertEqual(self.violations((1, 1500), done=self.DONE[:1]), (0, 1))
+        self.assertEqual(self.violations(done=[]), (0, 1))
+
+    def test_a_rewind_asks_nothing_of_what_was_done_before(self):
+        self.assertEqual(self.violations((3, 4000), (0, 5000), (3, 6000)), (0, 0))
+
+    def test_a_commit_is_read_in_each_form(self):
+        key = b"\0\1" + b"\0\5group" + b"\0\5topic" + b"\0\0\0\7"
+        offset, at_ms = (9).to_bytes(8), (1234).to_bytes(8)
+        wanted = ("group", Commit("topic", 7, 9, 1234))
+        for value in (b"\0\1" + offset + b"\0\0" + at_ms + bytes(8),
+                      b"\0\3" + offset + b"\0\0\0\1" + b"\0\2ab" + at_ms,
+                      b"\0\4" + offset + b"\0\0\0\1" + b"\3ab" + at_ms + b"\0"):
+            self.assertEqual(offsets.commit_of(key, value), wanted)
+        self.assertIsNone(offsets.commit_of(key, b""))
+        self.assertIsNone(offsets.commit_of(b"\0\2" + b"\0\5group", b"\0\3"))
+
+
+class Caps(unittest.TestCase):
+    def told(self, **most):
+        found = Findings()
+        checker.check_usage(found, {"embed": Usage(**most)}, Rules(rss_mb=100, fds=50, depth=20))
+        return [invariant for invariant, _ in found.violations]
+
+    def test_a_process_below_its_caps_is_good(self):
+        self.assertEqual(self.told(rss_mb=100, fds=50, depth=20), [])
+
+    def test_each_cap_is_held(self):
+        for most in ({"rss_mb": 101}, {"fds": 51}, {"depth": 21}):
+            self.assertEqual(self.told(**most), ["I7"], most)
+
+
+class Chunks(unittest.TestCase):
+    SOURCE = "One two three. Four five six.\n\nSeven eight."
+
+    def test_chunks_that_cover_the_source_are_good(self):
+        good = [(0, "One two three."), (1, "three. Four five six."), (2, "Seven eight.")]
+        self.assertIsNone(documents.misplaced(self.SOURCE, good))
+
+    def test_missing_repeated_and_foreign_chunks_are_told(self):
+        first, second, third = "One two three.", "Four five six.", "Seven eight."
+        for chunks in ([(0, first), (2, third)], [(0, first), (1, third)],
+                       [(0, first), (1, second)],
+                       [(0, first), (1, second), (1, second), (2, third)],
+                       [(0, first), (1, first), (2, second), (3, third)],
+                       [(0, first), (1, "Four five ten."), (2, third)], []):
+            self.assertIsNotNone(documents.misplaced(self.SOURCE, chunks), chunks)
 
 
 class Decode(unittest.TestCase):

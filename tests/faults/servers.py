@@ -1,5 +1,6 @@
 """A Redis and a Kafka of one row's own, to be killed, emptied and stopped."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -63,12 +64,27 @@ class OwnRedis(_Named):
 
 
 class OwnKafka(_Named):
-    """By deploy/stack; its supervisor starts a killed broker anew as soon as it may."""
+    """By deploy/stack; its supervisor starts a killed broker anew as soon as it may. `disk` is what
+    holds its data, given where it is to be mounted."""
 
     variable = "SLUICE_TEST_BROKERS"
 
+    def __init__(self, disk=None):
+        self._mount = disk
+        self._mounts = contextlib.ExitStack()
+
     def __enter__(self):
         self._directory = tempfile.mkdtemp(prefix="sluice-kafka-")
+        if self._mount:
+            data = os.path.join(self._directory, "data", "kafka")
+            self.disk = self._mounts.enter_context(self._mount(data))
+        try:
+            return self._up()
+        except BaseException:
+            self._remove()
+            raise
+
+    def _up(self):
         self._environment = dict(os.environ, SLUICE_STACK_DIR=self._directory,
                                  SLUICE_STACK_KAFKA_PORT="0", SLUICE_STACK_CONTROLLER_PORT="0")
         self._stack = os.path.join(ROOT, "deploy", "stack")
@@ -104,8 +120,14 @@ class OwnKafka(_Named):
         time.sleep(seconds)
         os.kill(broker, signal.SIGCONT)
 
-    def __exit__(self, *_error):
-        self._unname()
+    def _remove(self):
+        subprocess.run([self._stack, "down"], env=self._environment, check=False,
+                       capture_output=True)
+        self._mounts.close()
         subprocess.run([self._stack, "down", "--purge"], env=self._environment, check=False,
                        capture_output=True)
         shutil.rmtree(self._directory, ignore_errors=True)
+
+    def __exit__(self, *_error):
+        self._unname()
+        self._remove()

@@ -24,6 +24,7 @@ sys.path[:0] = [os.path.join(ROOT, "tests", "e2e"), os.path.join(ROOT, "tests", 
 from cluster import BIN, STAGES, Cluster, wait_until  # noqa: E402
 
 import checker  # noqa: E402
+import offsets  # noqa: E402
 import results  # noqa: E402
 
 CLIENT = os.path.join(ROOT, "tests", "support", "client.py")
@@ -41,6 +42,10 @@ ROWS = {}
 OPTIONS = {"seed": 1, "seconds": 60}
 
 
+class Missing(Exception):
+    """What this machine lacks for a row, in one line."""
+
+
 def row(number, injected, ci=False):
     def keep(function):
         ROWS[number] = (injected, function, ci)
@@ -53,25 +58,42 @@ def two_of_each():
 
 
 class Sampler(threading.Thread):
-    """The most memory that each program was seen to hold, in MB."""
+    """The most that each program was seen to hold: what /proc says of it, and, as nobody else can
+    count them, its own number of jobs."""
 
     def __init__(self, cluster):
         super().__init__(daemon=True)
         self._cluster, self._stopped, self.peaks = cluster, threading.Event(), {}
+        self._counter = threading.Thread(target=self._count_jobs, daemon=True)
+
+    def _seen(self, worker, **values):
+        peak = self.peaks.setdefault(worker.name, checker.Usage())
+        for name, value in values.items():
+            setattr(peak, name, max(getattr(peak, name), value))
 
     def run(self):
+        self._counter.start()
         while not self._stopped.wait(0.25):
             for worker in list(self._cluster.workers):
+                proc = f"/proc/{worker.process.pid}"
                 try:
-                    with open(f"/proc/{worker.process.pid}/statm", encoding="ascii") as f:
+                    with open(f"{proc}/statm", encoding="ascii") as f:
                         mb = int(f.read().split()[1]) * 4096 / 1e6
+                    self._seen(worker, rss_mb=mb, fds=len(os.listdir(f"{proc}/fd")))
                 except (OSError, IndexError):
                     continue
-                self.peaks[worker.name] = max(self.peaks.get(worker.name, 0), mb)
+
+    def _count_jobs(self):
+        """Beside the others: a process that stands still does not answer."""
+        while not self._stopped.wait(1):
+            for worker in list(self._cluster.workers):
+                if worker.process.poll() is None and worker.admin():
+                    self._seen(worker, depth=int(worker.metric("sluice_jobs_in_flight")))
 
     def stop(self):
         self._stopped.set()
         self.join()
+        self._counter.join()
 
 
 class Trial:
@@ -137,7 +159,7 @@ class Trial:
         return results.by_query(self.cluster.consume("results"))
 
     def memory(self):
-        return dict(self._sampler.peaks)
+        return {name: most.rss_mb for name, most in self._sampler.peaks.items()}
 
     def lag(self):
         status = json.loads(self.cluster.sluice("status", "--json", check=False).stdout)
@@ -164,6 +186,7 @@ class Trial:
         self.findings = checker.check(self.requests, events, topic, rules, time.monotonic_ns(),
                                       self.fault_ns, self.heal_ns)
         self.findings.notes = self.notes
+        checker.check_offsets(self.findings, offsets.account(self.cluster))
         if not lag:
             self.findings.add("I5", f"the lag does not return to 0: {self.lag()}")
         if not returned:
@@ -203,10 +226,7 @@ class Trial:
         if kind is not None:
             print(f"kept: {self.cluster.directory}", file=sys.stderr)
             return
-        cap = self._rules.rss_mb * (5 if SANITIZED else 1)
-        for name, mb in self._sampler.peaks.items():
-            if mb > cap:
-                self.findings.add("I7", f"{name} grew to {mb:.0f} MB, its cap is {cap}")
+        checker.check_usage(self.findings, self._sampler.peaks, self._rules, 5 if SANITIZED else 1)
         if self.findings.violations:
             print(f"kept: {self.cluster.directory}", file=sys.stderr)
         else:
