@@ -49,6 +49,7 @@ class Status(unittest.TestCase):
         self.assertEqual(self.result_of(answer["id"]), answer)
 
     def test_a_failed_query_gives_its_result_with_200(self):
+        self.cluster.upstream.behave(embed={"latency_ms": 2000})
         status, headers, _ = self.cluster.post("/v1/query", {"query": "Question 2: too late?",
                                                              "timeout_ms": 100})
         self.assertEqual(status, 504)
