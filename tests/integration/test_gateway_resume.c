@@ -321,6 +321,16 @@ TEST(without_redis_a_caller_is_to_try_again)
     finish();
 }
 
+TEST(a_log_that_cannot_be_read_is_waited_for_a_while)
+{
+    begin();
+    gateway_redis_set("of.another", ".open", "99 0 9000000000000 0"); /* No such partition. */
+    resume(&peer, "of.another", NULL);
+    SOON(gateway.loop, peer_has(&peer, "\"code\":\"overloaded\""));
+    CHECK(peer_has(&peer, "HTTP/1.1 503 ") && peer_has(&peer, "retry-after: 1\r\n"));
+    finish();
+}
+
 TEST(many_callers_of_one_query_see_the_same)
 {
     enum { CALLERS = 40 };
@@ -432,6 +442,7 @@ int main(int argc, char **argv)
         CASE(a_query_of_another_gateway_that_nobody_ends_times_out_here_only),
         CASE(what_cannot_be_resumed_is_told_apart),
         CASE(without_redis_a_caller_is_to_try_again),
+        CASE(a_log_that_cannot_be_read_is_waited_for_a_while),
         CASE(many_callers_of_one_query_see_the_same),
         CASE(callers_who_come_while_events_do_miss_none),
         CASE(a_slow_reader_of_a_long_answer_gets_all_of_it),

@@ -33,7 +33,8 @@ enum {
     OUT_MAX = 16 << 20,
     OUT_KEPT = 2048, /* Of an empty buffer, from one flush to the next. */
     KEEP_ALIVE_MS = 15000,
-    UNKNOWN_MS = 1000,
+    UNREAD_MS = 10000, /* Until anything of the log was there. */
+    UNKNOWN_MS = 1000, /* From its end on. */
     HELD_MAX = 4 << 20,
     HELD_MS = 10,
 };
@@ -172,8 +173,23 @@ static void on_gone(void *ctx, bool complete)
     gateway_caller_gone(gateway);
 }
 
+static void on_unread(struct sl_timer *timer)
+{
+    static const struct failure unread = {.status = 503,
+                                          .code = "overloaded",
+                                          .message =
+                                              "the query's events could not be read in time"};
+    struct caller *caller = SL_ITEM(timer, struct caller, idle);
+    struct open_query *q = caller->q;
+    caller_fail(caller, &unread);
+    open_query_tidy(q);
+}
+
 void caller_listen(struct caller *caller)
 {
+    if (caller->replayed) {
+        sl_timer_start(caller->gateway->loop, &caller->idle, UNREAD_MS, on_unread);
+    }
     caller->gateway->callers++;
     sl_http_body_release(caller->request.exchange);
     sl_http_on_gone(caller->request.exchange, on_gone, caller);
@@ -187,6 +203,7 @@ void caller_accept(struct caller *caller)
         return;
     }
     caller->accepted = true;
+    sl_timer_stop(caller->gateway->loop, &caller->idle);
     note(caller, "accept");
     if (caller->listening) {
         open_query_attach(caller->q);
@@ -402,10 +419,11 @@ static void on_unknown(struct sl_timer *timer)
 
 void caller_caught_up(struct caller *caller)
 {
+    bool first = !caller->caught_up;
     caller->caught_up = true;
     if (!caller->seeking) {
         caller_accept(caller);
-    } else if (!sl_timer_active(&caller->idle)) {
+    } else if (first) {
         sl_timer_start(caller->gateway->loop, &caller->idle, UNKNOWN_MS, on_unknown);
     }
 }

@@ -38,7 +38,7 @@ struct caller {
     bool listening; /* There and not at the end; counted by the query. */
     uint64_t opened_us, first_text_us;
     uint64_t written_ms;  /* The last write, for keep-alives. */
-    struct sl_timer idle; /* Keep-alives; before the head: of an event that is not found. */
+    struct sl_timer idle; /* Keep-alives; of a replay, before it has its first event: a bound. */
     struct sl_timer held; /* What is written when the reader has taken what was before it. */
     struct sl_task flush;
     struct sl_buf out; /* Stream: to be written. Else: the text so far. */

@@ -33,6 +33,7 @@ enum {
     ARENA_MAX = 4 << 20,
     LATE_MS = 250,     /* After the deadline: workers that live were faster. */
     OVERDUE_MS = 1000, /* From there: for an ending to be stored and to come through the log. */
+    UNREAD_MS = 10000, /* From there: for a log to be read again that Kafka does not give. */
 };
 
 /* --- the end of it all --- */
@@ -250,17 +251,24 @@ static struct sl_result expired(void)
                               .stage = SL_SPAN("gateway")};
 }
 
-/* Callers that are not at the end of the log may still find the ending in it. */
-static void expire(struct open_query *q)
+/* Callers that are not at the end of the log may still find the ending in it, but not for ever. */
+static void expire(struct open_query *q, bool all)
 {
     const struct sl_result result = expired();
     SL_LIST_EACH(node, &q->callers)
     {
         struct caller *caller = SL_ITEM(node, struct caller, in_query);
-        if (!caller->ended && !caller->seeking && (caller == q->live || caller->caught_up)) {
+        if (!caller->ended && !caller->seeking && (caller == q->live || caller->caught_up || all)) {
             caller_end(caller, &result);
         }
     }
+}
+
+static void on_unread(struct sl_timer *timer)
+{
+    struct open_query *q = SL_ITEM(timer, struct open_query, deadline);
+    expire(q, true);
+    open_query_tidy(q);
 }
 
 /* The ending that counts did not come from the log: Kafka or Redis is away. */
@@ -268,7 +276,8 @@ static void on_overdue(struct sl_timer *timer)
 {
     struct open_query *q = SL_ITEM(timer, struct open_query, deadline);
     q->overdue = true;
-    expire(q);
+    sl_timer_start(q->gateway->loop, &q->deadline, UNREAD_MS, on_unread);
+    expire(q, false);
     open_query_tidy(q);
 }
 
