@@ -59,11 +59,11 @@ uint64_t sl_siphash(const uint64_t seed[2], struct sl_span data)
 
 int sl_map_init(struct sl_map *map)
 {
-    *map = (struct sl_map){.slot_count = FIRST_SLOTS};
-    map->slots = calloc(FIRST_SLOTS, sizeof(*map->slots));
+    *map = (struct sl_map){.slots = calloc(FIRST_SLOTS, sizeof(*map->slots))};
     if (map->slots == NULL) {
-        return -SL_ENOMEM;
+        return -SL_ENOMEM; /* An empty map for fini and next. */
     }
+    map->slot_count = FIRST_SLOTS;
     if (getrandom(map->seed, sizeof(map->seed), 0) != (ssize_t)sizeof(map->seed)) {
         map->seed[0] = (uint64_t)(uintptr_t)map->slots; /* At boot; differs by process still. */
     }

@@ -55,7 +55,7 @@ static int free_port(void)
             return port;
         }
     }
-    CHECK(!"a free port");
+    CHECK(false && "a free port");
     return -1;
 }
 

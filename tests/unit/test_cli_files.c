@@ -37,7 +37,7 @@ TEST(paths_fit_patterns)
     for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
         if (cli_path_fits(table[i].pattern, table[i].path) != table[i].fits) {
             fprintf(stderr, "%s on %s\n", table[i].pattern, table[i].path);
-            CHECK(!"fits as expected");
+            CHECK(false && "fits as expected");
         }
     }
 }
