@@ -139,6 +139,22 @@ TEST(a_stream_is_held_only_where_it_would_begin_again)
     cluster_stop(&cluster);
 }
 
+TEST(a_stream_that_begins_again_counts_its_deaths)
+{
+    struct test_job job;
+    start();
+    cluster_say(&cluster, "HSET t:query:q1 test \"t gone 3 1700000000000000\"");
+    test_job_init(&job, a, "q1");
+    job.admission.restarts = true;
+    test_job_admit(&job);
+    CHECK_INT(test_job_verdict(&cluster, &job), SL_VERDICT_PARKED);
+    UNTIL(&cluster, job.retries == 1);
+    test_job_admit(&job);
+    CHECK_INT(test_job_verdict(&cluster, &job), SL_VERDICT_WORN_OUT);
+    CHECK_INT(job.suspected, 0);
+    cluster_stop(&cluster);
+}
+
 /* Deaths must be counted also of workers that are started again minutes later. */
 TEST(bulk_works_deaths_are_remembered_while_nobody_runs_it)
 {
@@ -172,6 +188,8 @@ int main(int argc, char **argv)
          a_suspect_that_waits_loses_nothing_when_its_worker_dies},
         {"a_stream_is_held_only_where_it_would_begin_again",
          a_stream_is_held_only_where_it_would_begin_again},
+        {"a_stream_that_begins_again_counts_its_deaths",
+         a_stream_that_begins_again_counts_its_deaths},
         {"bulk_works_deaths_are_remembered_while_nobody_runs_it",
          bulk_works_deaths_are_remembered_while_nobody_runs_it},
         {NULL, NULL},
