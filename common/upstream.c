@@ -11,7 +11,7 @@
  *   backoff with jitter, while attempts, budget and deadline allow.
  * - Retry-After: a cool-down for all workers. Permits are not granted until it is over, and this
  *   call does not wait for one that its deadline comes before. Then one call at a time probes,
- * until the head of a successful response says that the others may follow.
+ *   until the head of a response other than 408, 429 and 5xx says that the others may follow.
  * - A time-out after the request was sent: no retry, since the upstream may still be at work on it,
  *   and be paid for it.
  * - Another 4xx: no retry, it would answer the same.
@@ -240,7 +240,8 @@ static int on_head(void *ctx, const struct sl_http_response *response)
 {
     struct sl_upstream_call *call = ctx;
     call->status = response->status;
-    if (status_error(call->status) == 0) {
+    int err = status_error(call->status);
+    if (err == 0 || err == -SL_EREJECTED) { /* Whoever refuses one request takes others. */
         sl_permit_heal(call->upstream->coord, call->permit);
     }
     return 0;

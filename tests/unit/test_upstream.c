@@ -390,6 +390,26 @@ TEST(a_probe_tells_that_it_succeeded_as_soon_as_that_is_known)
     teardown();
 }
 
+TEST(a_probe_that_is_refused_for_itself_opens_the_limit_to_others)
+{
+    static const struct {
+        int status;
+        bool heals;
+    } cases[] = {{200, true},  {400, true},  {401, true},  {404, true},
+                 {408, false}, {429, false}, {500, false}, {503, false}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        setup();
+        begin(&collecting);
+        grant();
+        fake_permit_held(0)->probe = true;
+        fake_http_head(cases[i].status);
+        CHECK_INT(fake_written(FAKE_HEAL), cases[i].heals ? 1 : 0);
+        sl_upstream_cancel(call);
+        call = NULL;
+        teardown();
+    }
+}
+
 /* --- the deadline --- */
 
 TEST(time_outs_end_at_the_deadline)
@@ -565,6 +585,7 @@ int main(int argc, char **argv)
         CASE(no_retry_is_begun_that_the_deadline_comes_before),
         CASE(retry_after_holds_up_all_workers),
         CASE(a_probe_tells_that_it_succeeded_as_soon_as_that_is_known),
+        CASE(a_probe_that_is_refused_for_itself_opens_the_limit_to_others),
         CASE(time_outs_end_at_the_deadline),
         CASE(a_deadline_that_passed_costs_no_call),
         CASE(a_permit_that_came_with_the_job_is_taken_up_at_once),
