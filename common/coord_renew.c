@@ -145,9 +145,8 @@ static size_t put_claims(struct sl_coord *coord, size_t max, bool count_only)
     return len;
 }
 
-static size_t put_attached(struct sl_coord *coord, size_t max, bool count_only)
+static size_t put_attached(struct sl_coord *coord, size_t max, bool all, bool count_only)
 {
-    bool all = sl_coord_quarantine_ms(coord) > 0;
     size_t len = 0;
     SL_LIST_EACH(node, &coord->attached)
     {
@@ -184,7 +183,8 @@ static void renew_next(struct sl_coord *coord)
 {
     size_t permits = put_permits(coord, COORD_RENEW_MAX, true);
     size_t claims = put_claims(coord, COORD_RENEW_MAX - permits, true);
-    size_t attached = put_attached(coord, COORD_RENEW_MAX - permits - claims, true);
+    bool all = sl_coord_quarantine_ms(coord) > 0; /* Once: it must not end in between. */
+    size_t attached = put_attached(coord, COORD_RENEW_MAX - permits - claims, all, true);
     if (!coord->linked || permits + claims + attached == 0) {
         end_round(coord);
         return;
@@ -194,7 +194,7 @@ static void renew_next(struct sl_coord *coord)
     coord_args_int(coord, permits + claims + attached);
     put_permits(coord, permits, false);
     put_claims(coord, claims, false);
-    put_attached(coord, attached, false);
+    put_attached(coord, attached, all, false);
     int err = coord_script_run(&coord->renew);
     if (err != 0) {
         coord_on_renewed(coord, err, NULL);
