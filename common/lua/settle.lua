@@ -170,7 +170,8 @@ function ops.leave()
   return 0
 end
 
--- A key that went to another request meanwhile is left alone.
+-- A key that went to another request meanwhile is left alone; one that was taken over is left to whoever
+-- asks next, since the job may have been produced before.
 function ops.idempotent()
   local key, request, state = prefix .. ':idem:' .. arg(), arg(), arg()
   local h = redis.call('HMGET', key, 'gateway', 'request')
@@ -180,6 +181,8 @@ function ops.idempotent()
   if state == 'produced' then
     redis.call('HSET', key, 'state', state)
     redis.call('PEXPIRE', key, result_ttl)
+  elseif redis.call('HDEL', key, 'taken') == 1 then
+    redis.call('HDEL', key, 'gateway')
   else
     redis.call('DEL', key)
   end

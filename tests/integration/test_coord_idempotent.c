@@ -4,14 +4,17 @@
 #include "tests/support/coord_fixture.h"
 
 enum { TTL_MS = 900, UNIT_MS = TTL_MS / 15, NO_ANSWER = 99 };
+#define DEADLINE_MS 4102444800000 /* Far away. */
 
 static struct cluster cluster;
 static struct sl_coord *a, *b;
+static int64_t deadline_ms;
 
 static void start(void)
 {
     cluster_start(&cluster, TTL_MS);
     cluster_skip_quarantine(&cluster);
+    deadline_ms = DEADLINE_MS;
     a = cluster_join(&cluster, "a");
     b = cluster_join(&cluster, "b");
 }
@@ -43,7 +46,7 @@ static void begin(struct asked *asked, struct sl_coord *coord, const char *key, 
                                             .body = sl_span_of(body),
                                             .place = {.partition = id[1] - '0',
                                                       .offset = 10 * (id[1] - '0'),
-                                                      .deadline_ms = 1000,
+                                                      .deadline_ms = deadline_ms,
                                                       .policy_ms = -1}}};
     snprintf(asked->idempotency.id, sizeof(asked->idempotency.id), "%s", id);
     CHECK(sl_idempotent_open(coord, &asked->idempotency, on_answer, asked) == 0);
@@ -66,7 +69,7 @@ static void expect(const struct asked *asked, enum sl_idempotent answer, const c
     CHECK_STR(asked->idempotency.id, id);
     CHECK_INT(asked->idempotency.place.partition, id[1] - '0');
     CHECK_INT(asked->idempotency.place.offset, 10 * (id[1] - '0'));
-    CHECK_INT(asked->idempotency.place.deadline_ms, 1000);
+    CHECK_INT(asked->idempotency.place.deadline_ms, deadline_ms);
     CHECK_INT(asked->idempotency.place.policy_ms, -1);
 }
 
@@ -190,6 +193,52 @@ TEST(a_key_of_a_gateway_that_died_is_taken_over_with_its_query)
     cluster_stop(&cluster);
 }
 
+/* a has the key and dies; b's answer to whoever asks next. */
+static struct asked ask_after_a_death(void)
+{
+    open_key(a, "k", "body", "q1");
+    cluster_crash(&cluster, a);
+    struct asked next = open_key(b, "k", "body", "q2");
+    for (int i = 0; i < 100 && next.answer == SL_IDEMPOTENT_WAIT; i++) {
+        cluster_run(&cluster, UNIT_MS);
+        next = open_key(b, "k", "body", "q3");
+    }
+    return next;
+}
+
+TEST(a_take_over_that_failed_leaves_the_query_to_the_next_one)
+{
+    start();
+    struct asked second = ask_after_a_death();
+    expect(&second, SL_IDEMPOTENT_TAKEN_OVER, "q1");
+    sl_idempotent_settle(b, &second.idempotency, false); /* Its first gateway may have done it. */
+    UNTIL(&cluster, sl_coord_idle(b));
+    struct asked third = open_key(b, "k", "body", "q4");
+    expect(&third, SL_IDEMPOTENT_TAKEN_OVER, "q1");
+    struct asked fourth = open_key(b, "k", "body", "q5");
+    expect(&fourth, SL_IDEMPOTENT_WAIT, "q1");
+    cluster_stop(&cluster);
+}
+
+TEST(a_key_whose_query_had_no_time_left_when_its_gateway_died_is_free)
+{
+    start();
+    deadline_ms = 1000; /* Long ago. */
+    struct asked second = ask_after_a_death();
+    expect(&second, SL_IDEMPOTENT_NEW, "q3");
+    cluster_stop(&cluster);
+}
+
+TEST(a_query_that_ended_was_produced_whatever_became_of_its_gateway)
+{
+    start();
+    deadline_ms = 1000;
+    cluster_say(&cluster, "HSET t:query:q1 .outcome done");
+    struct asked second = ask_after_a_death();
+    expect(&second, SL_IDEMPOTENT_ATTACH, "q1");
+    cluster_stop(&cluster);
+}
+
 TEST(what_was_produced_is_not_produced_again_when_its_gateway_died)
 {
     start();
@@ -227,6 +276,7 @@ TEST(a_question_whose_answer_was_lost_gets_the_same_answer)
     struct asked lost;
     cluster_start(&cluster, 15000);
     cluster_skip_quarantine(&cluster);
+    deadline_ms = DEADLINE_MS;
     a = cluster_join(&cluster, "a");
     open_key(a, "another", "body", "q1");
     redis_fixture_pause(cluster.redis);
@@ -252,6 +302,12 @@ int main(int argc, char **argv)
         {"a_key_whose_query_was_cancelled_is_free", a_key_whose_query_was_cancelled_is_free},
         {"a_key_of_a_gateway_that_died_is_taken_over_with_its_query",
          a_key_of_a_gateway_that_died_is_taken_over_with_its_query},
+        {"a_take_over_that_failed_leaves_the_query_to_the_next_one",
+         a_take_over_that_failed_leaves_the_query_to_the_next_one},
+        {"a_key_whose_query_had_no_time_left_when_its_gateway_died_is_free",
+         a_key_whose_query_had_no_time_left_when_its_gateway_died_is_free},
+        {"a_query_that_ended_was_produced_whatever_became_of_its_gateway",
+         a_query_that_ended_was_produced_whatever_became_of_its_gateway},
         {"what_was_produced_is_not_produced_again_when_its_gateway_died",
          what_was_produced_is_not_produced_again_when_its_gateway_died},
         {"a_question_that_was_given_up_is_undone", a_question_that_was_given_up_is_undone},
