@@ -138,6 +138,7 @@ class Resume(unittest.TestCase):
         self.assertEqual(self.chat()["calls"], 1)
 
     def test_of_two_callers_the_last_one_cancels(self):
+        self.upstream.behave(chat={"token_interval_ms": 200, "tokens": TOKENS})
         first = Stream("Question 4: two?").ask(self.ports[0]).read(deltas=3)
         second = Stream(first.question)
         second.id = first.id
@@ -150,7 +151,7 @@ class Resume(unittest.TestCase):
 
     def test_nobody_comes_back_within_the_grace(self):
         stream = Stream("Question 5: grace?", on_disconnect="grace:1")
-        self.upstream.behave(chat={"token_interval_ms": 100, "tokens": TOKENS})
+        self.upstream.behave(chat={"token_interval_ms": 200, "tokens": TOKENS})
         stream.ask(self.ports[0]).read(deltas=2).leave()
         self.check_cancelled()
         stream.resume(self.ports[1]).read().leave()
@@ -179,6 +180,7 @@ class Resume(unittest.TestCase):
         self.assertEqual(self.chat()["calls"], 1)
 
     def test_callers_of_one_key_leave_one_after_the_other(self):
+        self.upstream.behave(chat={"token_interval_ms": 200, "tokens": TOKENS})
         first = Stream("Question 8: leave?", key="k-8").ask(self.ports[0]).read(deltas=2)
         second = Stream(first.question, key="k-8").ask(self.ports[1]).read(deltas=2)
         first.leave()
