@@ -1,9 +1,11 @@
-"""Joins what the callers saw, what the scripted upstream saw and what is on the results topic, and
-says which invariant was broken. Nothing here asks a worker: its own metrics are not evidence.
+"""Joins what the callers saw, what the gateways say that they gave them, what the scripted upstream
+saw and what is on the results topic, and says which invariant was broken. Nothing here asks a worker:
+its own metrics are not evidence.
 
   I1  each accepted request has one terminal event, and at least one result, all equal, that says
       the same
-  I2  a stream is one generation: no gaps, no repeats, the text is what the model sent
+  I2  a stream is one generation: no gaps, no repeats, the text is what the model sent, and each
+      account of it (the model's, the gateway's, the caller's) is covered by the one before it
   I3  calls in flight at an upstream never exceed its limit
   I4  no generation begins after an earlier one of the same question showed a token, but for a
       restart that was asked for; further calls within what the row allows
@@ -27,6 +29,7 @@ sys.path.insert(0, os.path.join(ROOT, "tests", "support"))
 
 from answers import expected_tokens  # noqa: E402
 
+import gateway_ledger  # noqa: E402
 import results as result_records  # noqa: E402
 
 KINDS = ("embed", "vector", "keyword", "rerank", "chat")
@@ -54,6 +57,7 @@ class Request:
     left_ns: int = None
     ended_ns: int = None
     timeout_ms: int = 60000
+    seen: dict = field(default_factory=dict)  # {x-request-id: [event id, ...]}
 
     @property
     def deadline_ns(self):
@@ -73,7 +77,7 @@ def request_of(record, timeout_ms):
                    terminal=terminal, code=error.get("code"), text=record["text"],
                    restarts=record["restarts"], problems=record["problems"],
                    sent_ns=record["sent_ns"] or 0, left_ns=record["left_ns"],
-                   ended_ns=record["ended_ns"], timeout_ms=timeout_ms)
+                   ended_ns=record["ended_ns"], timeout_ms=timeout_ms, seen=record["seen"])
 
 
 @dataclass
@@ -157,8 +161,9 @@ class Findings:
         self.violations.append((invariant, text))
 
 
-def check(requests, events, topic, rules, now_ns, fault_ns=None, heal_ns=None):
-    """The Findings of a run; `topic` is {query id: [payload, ...]}."""
+def check(requests, events, topic, rules, now_ns, fault_ns=None, heal_ns=None, given=None):
+    """The Findings of a run; `topic` is {query id: [payload, ...]}, `given` that of
+    gateway_ledger.py."""
     found = Findings(requests=len(requests))
     calls = calls_of(events)
     for request in requests:
@@ -168,6 +173,9 @@ def check(requests, events, topic, rules, now_ns, fault_ns=None, heal_ns=None):
     _check_limits(found, calls, rules, now_ns)
     _check_spend(found, requests, calls, rules)
     _check_deadlines(found, requests, calls, rules, now_ns)
+    if given is not None:
+        for text in gateway_ledger.breaches(requests, calls, given):
+            found.add("I2", text)
     at = heal_ns or fault_ns
     if at:
         ends = [r.ended_ns for r in requests if r.ended_ns and r.sent_ns <= at < r.ended_ns]

@@ -9,10 +9,12 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "e2e")]
 
 import checker  # noqa: E402
+import gateway_ledger  # noqa: E402
 import documents  # noqa: E402
 import offsets  # noqa: E402
 import results  # noqa: E402
 from checker import Findings, Request, Rules, Usage, check  # noqa: E402
+from gateway_ledger import Given  # noqa: E402
 from offsets import Account, Commit, Record  # noqa: E402
 
 MS = 1_000_000
@@ -198,6 +200,65 @@ class Chunks(unittest.TestCase):
                        [(0, first), (1, first), (2, second), (3, third)],
                        [(0, first), (1, "Four five ten."), (2, third)], []):
             self.assertIsNotNone(documents.misplaced(self.SOURCE, chunks), chunks)
+
+
+class Gateways(unittest.TestCase):
+    """The account of a gateway, of its caller and of the model, held against each other."""
+
+    SEEN = ["0:0", "1:0", "1:1", "1:2"]
+    GIVEN = [("0:0", "sources", 1150), ("1:0", "delta", 1250), ("1:1", "delta", 1300),
+             ("1:2", "done", 1950)]
+
+    def violations(self, given, seen=None, events=None, cut=False):
+        read = request(seen={"r": self.SEEN if seen is None else seen})
+        entry = Given([(name, kind, at * MS) for name, kind, at in given], cut)
+        events = call(1, 1100, 1900, 1200) if events is None else events
+        found = check([read], events, {"a": [result()]}, Rules(), NOW, given={("a", "r"): entry})
+        return [text for invariant, text in found.violations if invariant == "I2"]
+
+    def test_accounts_that_agree_are_no_violation(self):
+        self.assertEqual(self.violations(self.GIVEN), [])
+
+    def test_a_caller_who_saw_less_is_none(self):
+        self.assertEqual(self.violations(self.GIVEN, self.SEEN[:2]), [])
+
+    def test_an_event_that_the_gateway_did_not_give_is_told(self):
+        self.assertIn("differ at 2", self.violations(self.GIVEN[:2] + self.GIVEN[3:])[0])
+
+    def test_another_order_is_told(self):
+        self.assertIn("differ at 1", self.violations(self.GIVEN, ["0:0", "1:1", "1:0"])[0])
+
+    def test_only_a_killed_gateways_account_may_be_short(self):
+        self.assertEqual(len(self.violations(self.GIVEN[:2])), 1)
+        self.assertEqual(self.violations(self.GIVEN[:2], cut=True), [])
+        self.assertEqual(len(self.violations(self.GIVEN[1:2], cut=True)), 1)
+
+    def test_an_event_given_twice_is_told(self):
+        twice = self.GIVEN[:2] + self.GIVEN[1:]
+        self.assertIn("1 events twice", self.violations(twice, self.SEEN[:2])[0])
+
+    def test_an_event_after_the_end_is_told(self):
+        late = self.GIVEN + [("1:3", "delta", 1960)]
+        self.assertIn("after the end", self.violations(late)[0])
+
+    def test_a_stream_that_no_gateway_knows_is_told(self):
+        read = request(seen={"r": self.SEEN})
+        found = check([read], call(1, 1100, 1900, 1200), {"a": [result()]}, Rules(), NOW, given={})
+        self.assertEqual([i for i, _ in found.violations], ["I2"])
+
+    def test_text_before_the_models_or_more_than_its_is_told(self):
+        early = call(1, 1100, 1900, 1280)
+        self.assertIn("before the model", self.violations(self.GIVEN, events=early)[0])
+        short = [dict(e, tokens=1) for e in call(1, 1100, 1900, 1200)]
+        self.assertIn("2 pieces of text", self.violations(self.GIVEN, events=short)[0])
+
+    def test_lines_of_a_log_are_read(self):
+        lines = ['T debug sluice-gateway "accept" id=a request_id=r fed=live mono_ns=1\n',
+                 'T debug sluice-gateway "event" id=a request_id=r attempt=1 seq=2 type=delta '
+                 'fed=live mono_ns=7\n', 'T info sluice-gateway "query" id=a request_id=r\n',
+                 'T debug sluice-gateway "event" id=a request_id=r attempt=1 seq=3 type=del']
+        ledger = gateway_ledger.read(lines, {})
+        self.assertEqual(ledger, {("a", "r"): Given([("1:2", "delta", 7)])})
 
 
 class Decode(unittest.TestCase):

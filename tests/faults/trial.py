@@ -24,6 +24,7 @@ sys.path[:0] = [os.path.join(ROOT, "tests", "e2e"), os.path.join(ROOT, "tests", 
 from cluster import BIN, STAGES, Cluster, wait_until  # noqa: E402
 
 import checker  # noqa: E402
+import gateway_ledger  # noqa: E402
 import offsets  # noqa: E402
 import results  # noqa: E402
 
@@ -38,8 +39,8 @@ QUIET_SECONDS = 40
 # The rows by their numbers in the fault matrix: {number: (what is injected, function, in CI)}.
 ROWS = {}
 
-# Of the random schedule.
-OPTIONS = {"seed": 1, "seconds": 60}
+# Of the random schedule, and of rows 9 and 12.
+OPTIONS = {"seed": 1, "seconds": 60, "streams": 200}
 
 
 class Missing(Exception):
@@ -96,15 +97,24 @@ class Sampler(threading.Thread):
         self._counter.join()
 
 
+class Noting(Cluster):
+    """Its gateways keep a ledger of what they give."""
+
+    def start(self, name, wait=True, **environment):
+        if name == "gateway":
+            environment = {"SLUICE_LOG_LEVEL": "debug"} | environment
+        return super().start(name, wait, **environment)
+
+
 class Trial:
     def __init__(self, workers=None, behaviour=None, limits=None, **environment):
         self.limits = {name: 100 for name in LIMITS} | (limits or {})
         settings = {f"SLUICE_{name}_LIMIT": n for name, n in self.limits.items()}
         settings |= {"SLUICE_EMBED_QUERY_LIMIT": self.limits["EMBED"], "SLUICE_LOG_LEVEL": "info"}
-        self.cluster = Cluster(workers=workers, **(settings | environment))
+        self.cluster = Noting(workers=workers, **(settings | environment))
         self.cluster.keep = True  # Removed below, when no invariant broke.
         self._behaviour = BEHAVIOUR | (behaviour or {})
-        self._loads = []
+        self._loads, self._followed = [], []
         self.requests = []
         self.fault_ns = self.heal_ns = None
         self.findings = None
@@ -126,6 +136,20 @@ class Trial:
         client = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         self._loads.append((client, report, timeout_ms))
 
+    def follow(self, callers):
+        """Callers of returning.py, to be waited for as the clients are."""
+        self._followed.append(callers)
+        return callers
+
+    def given(self):
+        """What all gateways say that they gave; the logs of those that were killed may be cut."""
+        ledger = {}
+        for worker in self.cluster.workers:
+            if worker.name == "gateway":
+                with open(worker.log_path, encoding="utf-8", errors="replace") as f:
+                    gateway_ledger.read(f, ledger, worker in self.cluster.killed)
+        return ledger
+
     def wait_load(self, seconds=180):
         """Waits for all clients and takes what they saw."""
         for client, report, timeout_ms in self._loads:
@@ -138,6 +162,10 @@ class Trial:
                 records = json.load(f)["records"]
             self.requests += [checker.request_of(r, timeout_ms) for r in records]
         self._loads = []
+        for callers in self._followed:
+            self.requests += [checker.request_of(r, callers.timeout_ms)
+                              for r in callers.records(seconds)]
+        self._followed = []
 
     def fault(self):
         self.fault_ns = time.monotonic_ns()
@@ -184,7 +212,7 @@ class Trial:
         events, topic = self.cluster.upstream.ledger(), self.topic()
         self._keep(events, topic)
         self.findings = checker.check(self.requests, events, topic, rules, time.monotonic_ns(),
-                                      self.fault_ns, self.heal_ns)
+                                      self.fault_ns, self.heal_ns, self.given())
         self.findings.notes = self.notes
         checker.check_offsets(self.findings, offsets.account(self.cluster))
         if not lag:

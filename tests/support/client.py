@@ -66,6 +66,8 @@ class Record:
         self.done_seen = False
         self.gaps = self.dups = self.restarts = 0
         self.problems = []
+        self.request_id = None
+        self.seen = {}  # {x-request-id: [event id, ...]}
         self.verdict = None
 
     def describe(self):
@@ -101,6 +103,7 @@ class EventReader:
         except (AttributeError, KeyError, TypeError, ValueError):
             record.problems.append(f"bad event {kind} {event_id}")
             return
+        record.seen.setdefault(record.request_id, []).append(event_id)
         if told != (kind, attempt, seq, record.id or told[3]):
             record.problems.append(f"event {kind} {event_id} has data of {told}")
         self._count(kind, attempt, seq)
@@ -120,6 +123,8 @@ class EventReader:
 
     def _count(self, kind, attempt, seq):
         record = self._record
+        if kind == "sources" and attempt < self._attempt and record.sources is None:
+            return  # The first text may overtake them.
         if attempt > self._attempt:
             if self._attempt > 0 and record.deltas and kind != "restart":
                 record.problems.append(f"attempt {attempt} without a restart event")
@@ -258,6 +263,7 @@ class Connection(asyncio.Protocol):
             raise WireError("an answer that nobody asked for")
         record.status = head.status
         record.id = head.headers.get("sluice-id")
+        record.request_id = head.headers.get("x-request-id")
         record.should_retry = head.headers.get("x-should-retry")
         self.usable = head.keeps_alive()
         if head.headers.get("content-type", "").startswith("text/event-stream"):
