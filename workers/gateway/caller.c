@@ -95,6 +95,7 @@ static bool hold(struct caller *caller)
 static void flush(struct caller *caller)
 {
     sl_task_cancel(&caller->flush);
+    sl_timer_stop(caller->gateway->loop, &caller->held); /* Else the end could come twice. */
     if (sl_buf_error(&caller->out) != 0 && !caller->cut) {
         break_off(caller);
     } else if (hold(caller)) {
