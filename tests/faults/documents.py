@@ -79,7 +79,9 @@ class Documents:
             chunks[doc_id, version].append((index, text))
         if sorted(doc for doc, _ in chunks) != sorted(self.texts):
             yield f"documents and versions in the store: {sorted(chunks)}"
-        if told != {"processed": len(self.texts), "failed": 0, "total_chunks": len(rows)}:
+        if told is None:
+            yield f"sluice ingest did not end, {len(rows)} chunks are stored"
+        elif told != {"processed": len(self.texts), "failed": 0, "total_chunks": len(rows)}:
             yield f"{len(rows)} chunks are stored, sluice ingest said {told}"
         for (doc_id, _), found in chunks.items():
             problem = misplaced(self.texts[doc_id], found)
@@ -169,13 +171,13 @@ def embedded_again(events):
 
 
 def summary(process, seconds):
-    """What `sluice ingest` printed; an AssertionError where it did not end in time or failed."""
+    """What `sluice ingest` printed; None where it did not end in time."""
     try:
         out, err = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         process.kill()
-        out, err = process.communicate()
-        raise AssertionError(f"sluice ingest did not end within {seconds} s: {err}") from None
+        process.communicate()
+        return None
     if not re.match(r"\{", out):
         raise AssertionError(f"sluice ingest said {out!r}, {err!r}")
     return json.loads(out)

@@ -1,6 +1,7 @@
 """Rows 8, 17, 30 and 31: machines that have too little memory, disk, time or a clock that jumps."""
 
 import os
+import subprocess
 import tempfile
 import time
 from datetime import datetime
@@ -8,12 +9,47 @@ from datetime import datetime
 from checker import Rules
 from cluster import wait_until
 from disk import SmallDisk
+from network import need
 from servers import OwnKafka
 from trial import BEHAVIOUR, SANITIZED, Missing, Trial, row
 
 LIMIT = {"CHAT": 8}
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
 HOUR = 3600
+HEADROOM_MB = 6
+# Makes each job some 120 kB large, several times over while it is worked on.
+HISTORY = [{"role": "user", "content": "x" * 30000}] * 4
+
+
+def address_space(worker):
+    with open(f"/proc/{worker.process.pid}/status", encoding="ascii") as f:
+        return 1024 * int(f.read().partition("VmSize:")[2].split()[0])
+
+
+@row("8", "generate without memory for more than 6 MB beyond what it has")
+def memory_is_short():
+    need("prlimit")
+    if SANITIZED:
+        raise Missing("needs programs without sanitizers, which reserve all address space")
+    with Trial({"generate": 2}) as t:
+        worker = t.cluster.of("generate")[0]
+        t.load(20, "--rate", 10)
+        t.wait_load()
+        t.fault()
+        subprocess.run(["prlimit", f"--pid={worker.process.pid}",
+                        f"--as={address_space(worker) + HEADROOM_MB * 1_000_000}"], check=True)
+        t.load(80, "--concurrency", 40, first=100, history=HISTORY)
+        t.wait_load()
+        code = worker.process.poll()
+        if "memory" not in worker.log():
+            raise AssertionError("memory was never short")
+        t.notes.append("it works on" if code is None else f"it ended by itself with {code}")
+        if code is not None:
+            t.cluster.killed.append(worker)  # Not an error of the row, if it is no signal.
+        t.finish(Rules(codes={"internal": 40}, chat_calls=2))
+        if code is not None and code < 0:
+            t.violation("I9", f"it was ended by signal {-code}")
+    return t.findings
 
 
 @row("17", "broker's disk full for 20 s")
