@@ -247,7 +247,7 @@ class Gateways(unittest.TestCase):
         self.assertEqual([i for i, _ in found.violations], ["I2"])
 
     def test_text_before_the_models_or_more_than_its_is_told(self):
-        early = call(1, 1100, 1900, 1280)
+        early = call(1, 1260, 1900, 1280)
         self.assertIn("before the model", self.violations(self.GIVEN, events=early)[0])
         short = [dict(e, tokens=1) for e in call(1, 1100, 1900, 1200)]
         self.assertIn("2 pieces of text", self.violations(self.GIVEN, events=short)[0])
