@@ -158,16 +158,16 @@ def uncommitted(cluster, at_ms):
 
 
 def embedded_again(events):
-    """Chunks in calls that came after a call of the same chunks had been answered."""
-    answered, again = {}, 0
-    calls = {}
+    """Chunks in calls that began after one of the same had been answered, and those calls."""
+    answered, calls, again, calls_again = set(), {}, 0, 0
     for event in sorted(events, key=lambda e: e["t"]):
         if event["event"] == "begin":
             calls[event["id"]] = event["questions"]
-            again += sum(q in answered for q in event["questions"])
+            repeats = sum(q in answered for q in event["questions"])
+            again, calls_again = again + repeats, calls_again + (repeats > 0)
         elif event.get("outcome") == 200:
-            answered.update((q, True) for q in calls.get(event["id"], ()))
-    return again
+            answered.update(calls.get(event["id"], ()))
+    return again, calls_again
 
 
 def summary(process, seconds):

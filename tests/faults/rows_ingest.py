@@ -41,10 +41,10 @@ def ingest_killed(stage):
         t.finish(Rules())
         t.findings.recovery_s = (whole_ns - t.fault_ns) / 1e9
         judge(t, papers, told)
-        events = t.cluster.upstream.ledger()
+        embedded, t.findings.repeated = documents.embedded_again(t.cluster.upstream.ledger())
         t.notes.append(f"{papers.stored()} chunks; reprocessed: at most "
                        f"{documents.uncommitted(t.cluster, at_ms)} written again, "
-                       f"{documents.embedded_again(events)} embedded again")
+                       f"{embedded} embedded again")
     return t.findings
 
 
