@@ -4,7 +4,7 @@
 
 #include "tests/support/sim/sim.h"
 
-/* All but the last four of the one whose code runs --- */
+/* All but the last four are about the gateway whose code runs. */
 
 void sim_gateway_start(void);
 void sim_gateway_finish(void);
