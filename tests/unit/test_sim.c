@@ -23,6 +23,7 @@ enum { SCHEDULES = 2000, QUERIES_MAX = 12, DEADLINE_MS = 60000, HEAL_US = 240 * 
 
 static uint64_t seed;
 static size_t query_count;
+static size_t poison; /* The number of the query that kills whoever runs it; 0: none. */
 static bool asks;
 static int64_t deadlines[QUERIES_MAX + 1];
 static unsigned faults; /* How likely, in percent a second. */
@@ -132,6 +133,9 @@ static void ask(void)
     open_at_gateway(id, deadline);
     sim_trace("%s is asked%s", id, restart ? ", to begin again if it must" : "");
     sim_check_query(id, restart, deadline);
+    if (query_count == poison) {
+        sim_check_poison(id);
+    }
     size_t times = sim_percent(25) ? 2 : 1;
     for (size_t i = 0; i < times; i++) {
         sim_kafka_produce("sluice.queries", (int32_t)sim_below(3), sl_span_of(id),
@@ -255,6 +259,20 @@ static void fault(void)
     }
 }
 
+static void on_poisoned(struct sim_event *event)
+{
+    struct sim_process *process = *(struct sim_process **)(void *)(event + 1);
+    if (process->alive && process->incarnation == event->incarnation) {
+        sim_kill(process);
+        later(process, on_start, sim_between(100 * SIM_MS, 10 * SIM_S));
+    }
+}
+
+static void on_poison(struct sim_process *process)
+{
+    later(process, on_poisoned, sim_below(300 * SIM_MS));
+}
+
 /* What is most likely to hurt comes right after something has begun. */
 static void on_aimed(struct sim_event *event)
 {
@@ -318,6 +336,7 @@ static void heal(void)
     faults = 0;
     asks = false;
     sim_redis_full(false);
+    sim_kafka_refuse(0);
     revive();
     uint64_t until = sim_now_us() + HEAL_US;
     while (!sim_check_done()) {
@@ -349,7 +368,10 @@ static void run_schedule(uint64_t of_seed)
         sl_buf_fini(&reply);
     }
     sim_on_moment = on_moment;
+    sim_on_poison = on_poison;
+    poison = sim_percent(5) ? sim_between(1, QUERIES_MAX) : 0;
     faults = sim_percent(15) ? 0 : (unsigned)sim_between(2, 40);
+    sim_kafka_refuse(faults > 0 && sim_percent(40) ? 10 : 0);
     size_t processes = sim_between(2, 5);
     for (size_t i = 0; i < processes; i++) {
         sim_start(sim_add(i == 0   ? SIM_FIRST

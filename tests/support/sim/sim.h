@@ -152,7 +152,8 @@ void sim_kafka_end(void);
 /* A record by a client outside; -1: any partition. */
 void sim_kafka_produce(const char *topic, int32_t partition, struct sl_span key,
                        struct sl_span value, const struct sl_kafka_header *headers, size_t count);
-void sim_kafka_away(uint64_t us); /* No record and no report passes. */
+void sim_kafka_away(uint64_t us);          /* No record and no report passes. */
+void sim_kafka_refuse(unsigned per_mille); /* So many records fail; 0: none. */
 struct sim_record *sim_kafka_record(const char *topic, int32_t partition, int64_t offset);
 int64_t sim_kafka_end_offset(const char *topic, int32_t partition);
 int32_t sim_kafka_partitions(const char *topic);

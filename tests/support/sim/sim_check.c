@@ -10,6 +10,7 @@
  *   endings    one counts: results are equal, unless Redis forgot
  *   stream     what a reader takes is one generation from its first token, or parted by restart;
  *              one terminal event
+ *   poison     what kills its process is begun three times at most
  *   offsets    what is committed was sent on, or has its result
  *
  * and when the faults are over (sim_check_done): each query has ended for its reader and has a
@@ -26,6 +27,7 @@
 #include "workers/gateway/order.h"
 
 enum {
+    DEATHS_MAX = 3,
     FACTS_MAX = 256,
     FENCES_MAX = 64,
     DEADLINE_SLACK_MS = 400,
@@ -50,7 +52,8 @@ struct claim {
 
 struct fact {
     char id[64];
-    bool query, restart;
+    bool query, restart, poison;
+    unsigned begun[SIM_STAGES]; /* How often, of poison. */
     int64_t deadline_ms;
     uint64_t losses; /* When it was accepted. */
     struct run runs[SIM_STAGES][SIM_PROCESSES];
@@ -76,6 +79,7 @@ static uint64_t fences[FENCES_MAX * FACTS_MAX], fence_count;
 static uint64_t highest_fence, fence_before; /* Of all; and before the last command. */
 
 void (*sim_on_moment)(struct sim_process *process);
+void (*sim_on_poison)(struct sim_process *process);
 
 /* --- facts --- */
 
@@ -110,6 +114,24 @@ static void moment(void)
     if (sim_on_moment != NULL) {
         sim_on_moment(sim_self);
     }
+}
+
+void sim_check_poison(const char *id)
+{
+    fact_of(sl_span_of(id))->poison = true;
+}
+
+/* Three deaths are enough. */
+static void check_poison(struct fact *fact)
+{
+    if (!fact->poison) {
+        return;
+    }
+    unsigned begun = ++fact->begun[sim_self->stage];
+    if (begun > DEATHS_MAX && fact->losses == sim_redis_losses) {
+        SIM_FAIL("%s has killed %u processes and is begun again", fact->id, begun - 1);
+    }
+    sim_on_poison(sim_self);
 }
 
 static struct run *run_of(const struct sl_job *job)
@@ -172,6 +194,7 @@ void sim_check_started(struct sl_job *job)
                         .since_us = sim_now_us(),
                         .losses = sim_redis_losses,
                         .deadline_ms = sl_job_bulk(job) ? 0 : sl_job_deadline_ms(job)};
+    check_poison(fact);
     sim_counts.takeovers += job->admission.attempt > 1 ? 1 : 0;
 }
 

@@ -25,6 +25,10 @@ void sim_check_died(const struct sim_process *process);
 bool sim_check_done(void);   /* Every query has ended, and nothing is held anywhere. */
 void sim_check_undone(void); /* Traces what is not. */
 
+/* This one kills each process that begins with it; sim_on_poison is told, to do so. */
+void sim_check_poison(const char *id);
+extern void (*sim_on_poison)(struct sim_process *process);
+
 /* Called when something has just begun in a process: a call, a stream, a settling. May be NULL. */
 extern void (*sim_on_moment)(struct sim_process *process);
 

@@ -2,9 +2,10 @@
  * The broker's logs, and common/kafka.h's producer.
  *
  * A record is on its way to the broker for a while, is appended there, and its report is on its way
- * back. A producer's records stay in order. While the broker is away nothing is appended and no
- * report comes; what has no report after 30 s is reported as failed, and may be in the log all the
- * same. Of a process that dies, the first so many of the records on their way still arrive.
+ * back. A producer's records stay in order, but for those that the broker refuses. While the broker
+ * is away nothing is appended and no report comes; what has no report after 30 s is reported as
+ * failed, and may be in the log all the same. Of a process that dies, the first so many of the
+ * records on their way still arrive.
  */
 #include "tests/support/sim/sim_check.h"
 
@@ -27,6 +28,7 @@ struct sent {
     struct sim_record *record;
     bool appended, lost; /* Lost: it will never be. */
     bool reported;
+    int err;         /* Of the report. */
     unsigned events; /* That point here. */
     uint64_t sent_ms;
     int64_t offset;
@@ -56,6 +58,7 @@ struct sl_producer {
 static struct topic topics[TOPICS_MAX];
 static size_t topic_count;
 static uint64_t away_until_us;
+static unsigned refused_per_mille;
 
 /* --- logs --- */
 
@@ -170,6 +173,11 @@ void sim_kafka_produce(const char *topic, int32_t partition, struct sl_span key,
     append(make_record(&outgoing));
 }
 
+void sim_kafka_refuse(unsigned per_mille)
+{
+    refused_per_mille = per_mille;
+}
+
 void sim_kafka_away(uint64_t us)
 {
     sim_trace("kafka is away for %.1f s", (double)us / SIM_S);
@@ -235,7 +243,7 @@ static void on_report(struct sim_event *event)
     if (sent->reported || producer == NULL) {
         return;
     }
-    report(producer, sent, 0);
+    report(producer, sent, sent->err);
     if (producer->wants_room && producer->len < producer->most) {
         producer->wants_room = false;
         sl_task_defer(producer->loop, &producer->room, on_room_task);
@@ -266,9 +274,14 @@ static void on_append(struct sim_event *event)
         sim_happen(&again->head.event, away_until_us - sim_now_us());
         return;
     }
-    sent->offset = append(sent->record);
-    sent->partition = sent->record->partition;
-    sent->appended = true;
+    if (sim_below(1000) < refused_per_mille) {
+        sent->lost = true;
+        sent->err = -SL_EIO;
+    } else {
+        sent->offset = append(sent->record);
+        sent->partition = sent->record->partition;
+        sent->appended = true;
+    }
     struct sim_process *from = arriving->from;
     if (from->alive && from->incarnation == arriving->incarnation && from->producer != NULL) {
         struct sl_producer *producer = from->producer;
@@ -390,6 +403,7 @@ void sim_kafka_begin(void)
 {
     topic_count = 0;
     away_until_us = 0;
+    refused_per_mille = 0;
     sim_group_begin();
 }
 
