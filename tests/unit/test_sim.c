@@ -24,6 +24,7 @@ enum { SCHEDULES = 2000, QUERIES_MAX = 12, DEADLINE_MS = 60000, HEAL_US = 240 * 
 static uint64_t seed;
 static size_t query_count;
 static size_t poison; /* The number of the query that kills whoever runs it; 0: none. */
+static bool saves;    /* Redis does, now and then. */
 static bool asks;
 static int64_t deadlines[QUERIES_MAX + 1];
 static unsigned faults; /* How likely, in percent a second. */
@@ -242,7 +243,7 @@ static void fault(void)
         sim_redis_snapshot();
         break;
     case 2:
-        sim_redis_restart(sim_percent(50), sim_between(10 * SIM_MS, 5 * SIM_S));
+        sim_redis_restart(sim_percent(70), sim_between(10 * SIM_MS, 5 * SIM_S));
         break;
     case 3:
         sim_redis_pause(fault_time_us());
@@ -304,6 +305,9 @@ static void on_second(struct sim_event *event)
     }
     if (asks && sim_percent(10)) {
         put_chunks();
+    }
+    if (saves && sim_percent(15)) {
+        sim_redis_snapshot();
     }
     if (sim_percent(faults)) {
         fault();
@@ -371,6 +375,7 @@ static void run_schedule(uint64_t of_seed)
     sim_on_poison = on_poison;
     poison = sim_percent(5) ? sim_between(1, QUERIES_MAX) : 0;
     faults = sim_percent(15) ? 0 : (unsigned)sim_between(2, 40);
+    saves = faults > 0 && sim_percent(50);
     sim_kafka_refuse(faults > 0 && sim_percent(40) ? 10 : 0);
     size_t processes = sim_between(2, 5);
     for (size_t i = 0; i < processes; i++) {
