@@ -27,6 +27,7 @@ static size_t poison; /* The number of the query that kills whoever runs it; 0: 
 static bool saves;    /* Redis does, now and then. */
 static bool asks;
 static int64_t deadlines[QUERIES_MAX + 1];
+static bool restarts[QUERIES_MAX + 1];
 static unsigned faults; /* How likely, in percent a second. */
 
 static void on_failure(int signum)
@@ -79,7 +80,6 @@ static void open_at_gateway(const char *id, int64_t deadline_ms)
     static const int64_t policies[] = {0, 0, 5000, SL_POLICY_CONTINUE};
     const struct call call = {id, deadline_ms, policies[sim_below(4)]};
     struct sim_process *process = gateway();
-    deadlines[query_count] = deadline_ms;
     if (process != NULL && sim_percent(80)) {
         sim_run(process, call_open, &call);
     }
@@ -105,44 +105,63 @@ static void move_caller(void)
     }
 }
 
-/* A query of a client; perhaps twice, for two processes at once. */
-static void ask(void)
+/* The record of a query, as a client makes it; the same each time. */
+static void produce(size_t number)
 {
-    char id[32];
+    char id[32], deadline[24];
     struct sl_buf value;
-    snprintf(id, sizeof(id), "q%zu", ++query_count);
-    int64_t deadline =
-        sim_redis_now_ms() + (int64_t)(sim_percent(20) ? sim_between(500, 10000) : DEADLINE_MS);
-    char deadline_text[24];
-    snprintf(deadline_text, sizeof(deadline_text), "%lld", (long long)deadline);
-    struct sl_query query = {.query = SL_SPAN("why?"),
-                             .collection = SL_SPAN("default"),
-                             .top_n = 5,
-                             .timeout_ms = 60000,
-                             .max_tokens = 100};
-    bool restart = sim_percent(30);
-    query.on_worker_lost = restart ? SL_WORKER_LOST_RESTART : SL_WORKER_LOST_ERROR;
+    const struct sl_query query = {.query = SL_SPAN("why?"),
+                                   .collection = SL_SPAN("default"),
+                                   .top_n = 5,
+                                   .timeout_ms = 60000,
+                                   .max_tokens = 100,
+                                   .on_worker_lost = restarts[number] ? SL_WORKER_LOST_RESTART
+                                                                      : SL_WORKER_LOST_ERROR};
+    snprintf(id, sizeof(id), "q%zu", number);
+    snprintf(deadline, sizeof(deadline), "%lld", (long long)deadlines[number]);
     const struct sl_kafka_header headers[] = {
         {SL_SPAN("sluice-id"), sl_span_of(id)},
         {SL_SPAN("content-type"), SL_SPAN("application/msgpack")},
         {SL_SPAN("reply-to"), SL_SPAN("sluice.replies:0")},
-        {SL_SPAN("sluice-deadline"), sl_span_of(deadline_text)},
+        {SL_SPAN("sluice-deadline"), sl_span_of(deadline)},
     };
     sl_buf_init(&value, 1 << 16);
     sl_query_encode(&query, &value);
     CHECK(sl_buf_error(&value) == 0);
-    open_at_gateway(id, deadline);
-    sim_trace("%s is asked%s", id, restart ? ", to begin again if it must" : "");
-    sim_check_query(id, restart, deadline);
-    if (query_count == poison) {
+    sim_kafka_produce("sluice.queries", (int32_t)sim_below(3), sl_span_of(id), sl_buf_span(&value),
+                      headers, 4);
+    sl_buf_fini(&value);
+}
+
+/* A query of a client; perhaps twice, for two processes at once. */
+static void ask(void)
+{
+    char id[32];
+    size_t number = ++query_count;
+    snprintf(id, sizeof(id), "q%zu", number);
+    deadlines[number] =
+        sim_redis_now_ms() + (int64_t)(sim_percent(20) ? sim_between(500, 10000) : DEADLINE_MS);
+    restarts[number] = sim_percent(30);
+    open_at_gateway(id, deadlines[number]);
+    sim_trace("%s is asked%s", id, restarts[number] ? ", to begin again if it must" : "");
+    sim_check_query(id, restarts[number], deadlines[number]);
+    if (number == poison) {
         sim_check_poison(id);
     }
-    size_t times = sim_percent(25) ? 2 : 1;
-    for (size_t i = 0; i < times; i++) {
-        sim_kafka_produce("sluice.queries", (int32_t)sim_below(3), sl_span_of(id),
-                          sl_buf_span(&value), headers, 4);
+    produce(number);
+    if (sim_percent(25)) {
+        produce(number);
     }
-    sl_buf_fini(&value);
+}
+
+/* Long after, the same record once more. */
+static void ask_again(void)
+{
+    if (query_count > 0) {
+        size_t number = sim_below(query_count) + 1;
+        sim_trace("q%zu is produced once more", number);
+        produce(number);
+    }
 }
 
 static void put_chunks(void)
@@ -299,6 +318,9 @@ static void on_second(struct sim_event *event)
     (void)event;
     if (asks && query_count < QUERIES_MAX && sim_percent(35)) {
         ask();
+    }
+    if (asks && sim_percent(6)) {
+        ask_again();
     }
     if (asks && sim_percent(8)) {
         move_caller();
