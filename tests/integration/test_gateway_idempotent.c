@@ -159,13 +159,20 @@ TEST(the_last_of_several_callers_cancels_and_frees_the_key)
     finish();
 }
 
+/* The key k as it was before Redis heard that its job was produced. */
+static void make_open(void)
+{
+    GATEWAY_WAIT(strcmp(gateway_redis_get("idem:default:k", "state"), "produced") == 0);
+    gateway_redis_put("idem:default:k", "state", "open");
+}
+
 TEST(a_key_that_is_not_produced_yet_is_waited_for)
 {
     begin();
     ask(&peer, "k", STREAM, BODY);
     struct asked *asked = gateway_asked(1);
     GATEWAY_WAIT(peer_has(&peer, "\r\n\r\n"));
-    gateway_redis_put("idem:default:k", "state", "open"); /* As it was a moment ago. */
+    make_open();
     ask(&second, "k", STREAM, BODY);
     MEANWHILE(gateway.loop, 500);
     CHECK(!peer_has(&second, "HTTP"));
@@ -173,7 +180,7 @@ TEST(a_key_that_is_not_produced_yet_is_waited_for)
     emit_done(asked, 1, 0, 20);
     GATEWAY_WAIT(peer_has(&second, "[DONE]"));
     CHECK(peer_has(&second, asked->id));
-    gateway_redis_put("idem:default:k", "state", "open");
+    make_open();
     ask(&second, "k", STREAM, BODY);
     MEANWHILE(gateway.loop, 500);
     gateway_redis_put("idem:default:k", "id", NULL); /* The first one failed. */
@@ -198,7 +205,7 @@ TEST(the_job_of_a_gateway_that_died_is_produced_again)
              (long long)sl_clock_unix_ms() + 30000);
     snprintf(id, sizeof(id), "%s", first->id);
     id[35] = id[35] == '0' ? '1' : '0'; /* A query that nobody has produced. */
-    gateway_redis_put("idem:default:k", "state", "open");
+    make_open();
     gateway_redis_put("idem:default:k", "gateway", "a-dead-one");
     gateway_redis_put("idem:default:k", "id", id);
     gateway_redis_put("idem:default:k", "place", place);

@@ -416,15 +416,22 @@ static void on_field(void *ctx, int err, const struct redisReply *reply)
     field_came = true;
 }
 
-const char *gateway_redis_field(const char *id, const char *field)
+const char *gateway_redis_get(const char *name, const char *field)
 {
-    char key[200];
-    snprintf(key, sizeof(key), "%s:query:%s", prefix, id);
+    char key[400];
+    snprintf(key, sizeof(key), "%s:%s", prefix, name);
     const struct sl_span argv[] = {SL_SPAN("HGET"), sl_span_of(key), sl_span_of(field)};
     field_came = false;
     CHECK_INT(sl_redis_command(redis, 3, argv, on_field, NULL), 0);
     GATEWAY_WAIT(field_came);
     return field_value;
+}
+
+const char *gateway_redis_field(const char *id, const char *field)
+{
+    char name[200];
+    snprintf(name, sizeof(name), "query:%s", id);
+    return gateway_redis_get(name, field);
 }
 
 void gateway_redis_put(const char *name, const char *field, const char *value)

@@ -60,6 +60,8 @@ void emit_error(const struct asked *asked, uint32_t attempt, uint32_t seq, uint6
 const char *gateway_redis_field(const char *id, const char *field);
 /* Sets it. */
 void gateway_redis_set(const char *id, const char *field, const char *value);
+/* Of the hash of this name, which the prefix goes before; as above. */
+const char *gateway_redis_get(const char *name, const char *field);
 /* Sets or, value NULL, deletes a field of the hash of this name, which the prefix goes before. */
 void gateway_redis_put(const char *name, const char *field, const char *value);
 
