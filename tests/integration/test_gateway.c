@@ -125,6 +125,36 @@ TEST(doubles_latecomers_and_foreign_records_are_not_seen)
     finish();
 }
 
+TEST(sources_that_tokens_have_overtaken_come_first)
+{
+    begin(NULL);
+    ask(&peer, "");
+    struct asked *asked = gateway_asked(1);
+    emit_delta(asked, 1, 0, 20, "one");
+    emit_delta(asked, 1, 1, 20, "two");
+    emit_sources(asked, 10);
+    emit_done(asked, 1, 2, 20);
+    GATEWAY_WAIT(peer_has(&peer, "[DONE]"));
+    sl_buf_append(&peer.in, "", 1);
+    const char *sources = strstr(peer.in.data, "id: 0:0"), *one = strstr(peer.in.data, "id: 1:0");
+    const char *two = strstr(peer.in.data, "id: 1:1"), *done = strstr(peer.in.data, "id: 1:2");
+    CHECK(sources != NULL && sources < one && one < two && two < done);
+    finish();
+}
+
+TEST(an_answer_whose_sources_do_not_come_is_given_without_them)
+{
+    begin(NULL);
+    ask(&peer, "");
+    struct asked *asked = gateway_asked(1);
+    emit_delta(asked, 1, 0, 20, "one");
+    GATEWAY_WAIT(peer_has(&peer, "id: 1:0"));
+    emit_done(asked, 1, 1, 20);
+    GATEWAY_WAIT(peer_has(&peer, "[DONE]"));
+    CHECK(peer_has(&peer, "\"outcome\":\"done\""));
+    finish();
+}
+
 TEST(a_hole_in_the_answer_is_an_error_and_the_query_is_cancelled)
 {
     begin(NULL);
@@ -512,6 +542,8 @@ int main(int argc, char **argv)
     static const struct test_case cases[] = {
         CASE(a_stream_is_what_the_workers_sent_in_order),
         CASE(doubles_latecomers_and_foreign_records_are_not_seen),
+        CASE(sources_that_tokens_have_overtaken_come_first),
+        CASE(an_answer_whose_sources_do_not_come_is_given_without_them),
         CASE(a_hole_in_the_answer_is_an_error_and_the_query_is_cancelled),
         CASE(a_new_owner_begins_again_only_with_a_restart),
         CASE(the_result_has_the_text_and_the_sources_of_its_events),

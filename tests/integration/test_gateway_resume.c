@@ -130,7 +130,7 @@ TEST(a_query_that_has_ended_is_told_again)
     finish();
 }
 
-TEST(sources_that_the_first_delta_overtook_are_not_forgotten)
+TEST(sources_that_the_first_delta_overtook_stand_before_it)
 {
     begin();
     struct asked *asked = ask("");
@@ -138,9 +138,14 @@ TEST(sources_that_the_first_delta_overtook_are_not_forgotten)
     emit_sources(asked, 10);
     emit_done(asked, 1, 1, 20);
     GATEWAY_WAIT(peer_has(&peer, "[DONE]"));
+    CHECK_STR(ids(&peer), "0:0 1:0 1:1");
+    resume(&second, asked->id, "0:0");
+    GATEWAY_WAIT(peer_has(&second, "[DONE]"));
+    CHECK_STR(ids(&second), "1:0 1:1");
+    sl_buf_clear(&second.in);
     resume(&second, asked->id, "1:0");
     GATEWAY_WAIT(peer_has(&second, "[DONE]"));
-    CHECK_STR(ids(&second), "0:0 1:1");
+    CHECK_STR(ids(&second), "1:1");
     finish();
 }
 
@@ -449,7 +454,7 @@ int main(int argc, char **argv)
     static const struct test_case cases[] = {
         CASE(a_stream_goes_on_behind_the_last_event_that_was_seen),
         CASE(a_query_that_has_ended_is_told_again),
-        CASE(sources_that_the_first_delta_overtook_are_not_forgotten),
+        CASE(sources_that_the_first_delta_overtook_stand_before_it),
         CASE(a_broken_stream_ends_alike_for_all),
         CASE(a_query_is_cancelled_when_its_last_caller_leaves),
         CASE(a_caller_that_comes_back_within_its_grace_stops_the_cancellation),

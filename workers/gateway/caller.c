@@ -2,7 +2,8 @@
  * What one caller gets.
  *
  *   accepted   the query is known to be in the log: a stream's head goes out
- *   events     through the reader's rules (order.h) to the caller's format
+ *   events     the sources first (early.h), through the reader's rules (order.h), to the caller's
+ *              format
  *   ended      the first terminal event in the log, or a broken sequence, or the gateway's own
  *              ending: the last bytes are written, the line in the log says how it went
  *
@@ -37,10 +38,12 @@ enum {
     UNKNOWN_MS = 1000, /* From its end on. */
     HELD_MAX = 4 << 20,
     HELD_MS = 10,
+    EARLY_MS = 2000, /* That tokens wait for sources that they have overtaken. */
 };
 
 static void on_idle(struct sl_timer *timer);
 static void on_held(struct sl_timer *timer);
+static void give_early(struct caller *caller);
 
 /* --- the ledger: what callers were given, for those who check it --- */
 
@@ -347,6 +350,10 @@ static void show_end(struct caller *caller, const struct sl_event *event)
 void caller_end(struct caller *caller, const struct sl_result *given)
 {
     struct sl_result result = *given;
+    give_early(caller);
+    if (caller->ended) {
+        return;
+    }
     result.total_ms = (uint32_t)((sl_clock_now_us() - caller->opened_us) / 1000);
     struct sl_event event = {.type = SL_EVENT_ERROR,
                              .id = caller->q->query.id,
@@ -391,14 +398,15 @@ static void on_lost(struct caller *caller)
     caller_end(caller, &result);
 }
 
-void caller_take(struct caller *caller, const struct sl_event *event, struct sl_span value)
+static bool take(void *ctx, const struct sl_event *event, struct sl_span value)
 {
+    struct caller *caller = ctx;
     switch (order_take(&caller->order, event)) {
     case ORDER_DROP:
-        return;
+        return true;
     case ORDER_LOST:
         on_lost(caller);
-        return;
+        return false;
     case ORDER_TAKE:
         break;
     }
@@ -408,13 +416,50 @@ void caller_take(struct caller *caller, const struct sl_event *event, struct sl_
     } else {
         show(caller, event, value);
     }
+    return !caller->ended;
+}
+
+/* What waits for the sources is given, whether they have come or not. */
+static void give_early(struct caller *caller)
+{
+    sl_timer_stop(caller->gateway->loop, &caller->early_timer);
+    if (early_any(&caller->early)) {
+        early_give(&caller->early, take, caller);
+    }
+}
+
+static void on_early(struct sl_timer *timer)
+{
+    struct caller *caller = SL_ITEM(timer, struct caller, early_timer);
+    struct open_query *q = caller->q;
+    give_early(caller);
+    open_query_tidy(q);
+}
+
+void caller_take(struct caller *caller, const struct sl_event *event, struct sl_span value)
+{
+    if (caller->format->stream && early_keep(&caller->early, &caller->order, event, value)) {
+        if (!sl_timer_active(&caller->early_timer)) {
+            sl_timer_start(caller->gateway->loop, &caller->early_timer, EARLY_MS, on_early);
+        }
+        return;
+    }
+    if (event->type != SL_EVENT_SOURCES) {
+        give_early(caller);
+    }
+    if (!caller->ended && take(caller, event, value)) {
+        give_early(caller);
+    }
 }
 
 static void on_unknown(struct sl_timer *timer)
 {
     struct caller *caller = SL_ITEM(timer, struct caller, idle);
     struct open_query *q = caller->q;
-    fail_unknown(caller);
+    give_early(caller);
+    if (caller->seeking && !caller->ended) {
+        fail_unknown(caller);
+    }
     open_query_tidy(q);
 }
 
@@ -445,6 +490,7 @@ struct caller *caller_create(struct open_query *q, const struct intake *intake)
     sl_list_init(&caller->in_query);
     sl_list_init(&caller->in_log);
     sl_arena_init(&caller->arena, ARENA_MAX);
+    early_init(&caller->early);
     sl_buf_init(&caller->out, OUT_MAX);
     sl_buf_init(&caller->citations, OUT_MAX);
     if (intake->is_chat) {
@@ -469,6 +515,8 @@ void caller_free(struct caller *caller)
     replay_remove(caller->gateway->replay, caller);
     sl_timer_stop(caller->gateway->loop, &caller->idle);
     sl_timer_stop(caller->gateway->loop, &caller->held);
+    sl_timer_stop(caller->gateway->loop, &caller->early_timer);
+    early_fini(&caller->early);
     sl_task_cancel(&caller->flush);
     sl_list_remove(&caller->in_query);
     sl_buf_fini(&caller->out);

@@ -5,6 +5,7 @@
 #ifndef SLUICE_GATEWAY_CALLER_H
 #define SLUICE_GATEWAY_CALLER_H
 
+#include "workers/gateway/early.h"
 #include "workers/gateway/gateway.h"
 #include "workers/gateway/intake.h"
 #include "workers/gateway/order.h"
@@ -19,6 +20,8 @@ struct caller {
     struct request request; /* exchange NULL: the caller has gone, or has everything. */
     const struct format *format;
     struct order order;
+    struct early early;
+    struct sl_timer early_timer; /* What waits for the sources waits no longer. */
 
     /* Of one that is fed by a replay (replay.h). */
     struct replay_log *log; /* NULL: fed by the live reader, or by nothing any more. */
