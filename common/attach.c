@@ -12,9 +12,9 @@
  * it only leaves, since others may not have told yet that they are there; a query that nobody is
  * attached to any more is an orphan afterwards.
  *
- * A look (coord_question.h) that finds nothing is repeated while a quarantine may hide a query that
- * its gateways are about to restore: else a caller who comes back to it would be told that it never
- * was.
+ * A look (coord_question.h) that finds no gateway is repeated while a quarantine may hide one that
+ * is about to tell of its query again, be it after the query's worker: else a caller who comes back
+ * would be told that the query never was, or has no stream.
  */
 #include "common/attach.h"
 
@@ -187,7 +187,8 @@ static bool on_looked(struct coord_question *question, const struct redisReply *
         look->cb(look->ctx, -SL_ECONN, NULL);
     } else {
         read_state(reply, &state);
-        if (!state.known && !last && sl_reply_int(sl_reply_at(reply, AT_QUARANTINE)) > 0) {
+        bool hidden = !state.attached && !state.ended;
+        if (hidden && !last && sl_reply_int(sl_reply_at(reply, AT_QUARANTINE)) > 0) {
             return false;
         }
         look->cb(look->ctx, 0, &state);

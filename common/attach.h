@@ -58,9 +58,9 @@ struct sl_query_state {
     const char *stage;   /* Not ended: the last stage that took it up; "" queued. */
 };
 /* Asks Redis; id is copied, cb's state is borrowed. err: 0, or -SL_ECONN when Redis did not answer
- * for 5 s. In a quarantine a query that is not known is asked about for as long, since its gateways
- * tell of it again. Returns -SL_ENOMEM, or -SL_EAGAIN when 10,000 are asked about: then cb does not
- * come. It comes inside sl_coord_destroy at the latest. */
+ * for 5 s. In a quarantine a query without a gateway or an end is asked about for as long, since
+ * its gateways tell of it again. Returns -SL_ENOMEM, or -SL_EAGAIN when 10,000 are asked about:
+ * then cb does not come. It comes inside sl_coord_destroy at the latest. */
 typedef void sl_query_state_cb(void *ctx, int err, const struct sl_query_state *state);
 int sl_query_look(struct sl_coord *coord, struct sl_span id, sl_query_state_cb *cb,
                   void *ctx) SL_CHECKED;

@@ -32,19 +32,22 @@ class Dropped(Exception):
 class Plan:
     """`drops`: after how many more deltas each connection is reset, one after the other; `leaves`:
     after the last of them he does not come back; `returns`: whether he does when a connection
-    breaks; `key`: of idempotency; `start`: the gateway asked first."""
+    breaks; `key`: of idempotency; `start`: the gateway asked first; `forgets`: he takes
+    it that nobody knows his stream any more, since Redis may have lost its state."""
 
     drops: list = field(default_factory=list)
     leaves: bool = False
     returns: bool = True
     key: str = None
     start: int = 0
+    forgets: bool = False
 
 
 class Caller:
     def __init__(self, number, plan, ports, body):
         self.record = Record(number, plan.leaves)
         self.broken = 0
+        self.forgotten = False
         self._plan, self._ports = plan, ports
         self._body = json.dumps({"query": self.record.question, **body}).encode()
         self._reader = EventReader(self.record)
@@ -146,7 +149,9 @@ class Caller:
             return
         if self._head.status == 503 and (self.record.id or self._plan.key):
             raise EOFError("503")  # Worth coming back.
-        if self.record.id:
+        if self._head.status == 404 and self._plan.forgets:
+            self.forgotten, self.record.left_ns = True, time.monotonic_ns()
+        elif self.record.id:
             self.record.problems.append(f"coming back was answered {self._head.status}")
         else:
             self.record.status = self._head.status

@@ -81,7 +81,8 @@ class Faults:
 
 
 def plans(count, draw):
-    """One caller in six leaves; one question in six is asked twice with one key."""
+    """One caller in six leaves; one question in six is asked twice with one key, and the second
+    caller loses his connection once."""
     found = []
     while len(found) < count:
         start, drops = draw.randrange(2), [draw.randint(1, 20)]
@@ -90,9 +91,10 @@ def plans(count, draw):
             found.append(Plan(drops=drops, leaves=True, start=start))
         elif kind == 1:
             key = f"key-{len(found)}"
-            found += [Plan(key=key, start=start), Plan(key=key, start=start + 1, drops=drops)]
+            found += [Plan(key=key, start=start, forgets=True),
+                      Plan(key=key, start=start + 1, drops=drops, forgets=True)]
         else:
-            found.append(Plan(start=start))
+            found.append(Plan(start=start, forgets=True))
     return found
 
 
@@ -117,6 +119,10 @@ def random_schedule():
         # Who lost his gateway before it had answered cannot know his query.
         t.finish(Rules(codes={"worker_lost": faults.lost}, chat_calls=3, repeated=None,
                        silent_repeats=faults.forgot, refused=20 * done.count("kill_gateway")))
+        forgotten = sum(c.forgotten for c in callers.callers)
+        if forgotten and not faults.forgot:
+            t.violation("I2", f"{forgotten} streams were unknown to who came back")
+        t.notes.append(f"{forgotten} streams that an emptied Redis had forgotten")
         t.notes.append(f"{sum(c.broken for c in callers.callers)} connections broke, "
                        f"{sum(len(r.seen) > 1 for r in t.requests)} streams went on elsewhere")
     return t.findings

@@ -266,6 +266,19 @@ TEST(a_redis_that_forgot_knows_readers_and_cancellation_again)
     cluster_stop(&cluster);
 }
 
+TEST(a_reader_that_tells_of_a_query_later_than_others_is_waited_for)
+{
+    struct sl_attachment mine;
+    start();
+    attach(a, &mine, "q1", 30000);
+    settle();
+    cluster_say(&cluster, "FLUSHALL");
+    cluster_say(&cluster, "HSET t:query:q1 .cancelled 1");
+    CHECK(look(b, "q1").state.attached);
+    sl_detach(a, &mine);
+    cluster_stop(&cluster);
+}
+
 TEST(who_heard_of_a_cancellation_remembers_it_for_a_redis_that_forgot)
 {
     struct sl_attachment mine;
@@ -336,6 +349,8 @@ int main(int argc, char **argv)
          a_look_tells_how_a_query_ended_and_where_its_result_is},
         {"a_query_without_a_gateway_is_known_without_a_place",
          a_query_without_a_gateway_is_known_without_a_place},
+        {"a_reader_that_tells_of_a_query_later_than_others_is_waited_for",
+         a_reader_that_tells_of_a_query_later_than_others_is_waited_for},
         {"a_look_at_a_redis_that_is_away_says_so", a_look_at_a_redis_that_is_away_says_so},
         {"the_last_gateway_that_leaves_cancels", the_last_gateway_that_leaves_cancels},
         {"a_query_that_continues_is_not_cancelled_by_the_last_who_leaves",

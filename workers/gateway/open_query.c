@@ -32,7 +32,7 @@
 enum {
     ARENA_MAX = 4 << 20,
     LATE_MS = 250,     /* After the deadline: workers that live were faster. */
-    OVERDUE_MS = 1000, /* From there: for an ending to be stored and to come through the log. */
+    OVERDUE_MS = 200,  /* From there: for an ending to be stored and to come through the log. */
     UNREAD_MS = 10000, /* From there: for a log to be read again that Kafka does not give. */
 };
 
