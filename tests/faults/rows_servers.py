@@ -56,7 +56,7 @@ def redis_killed():
     return redis_forgets(injure)
 
 
-@row("23", "Redis FLUSHALL at a limit of 8", ci=True)
+@row("23", "Redis FLUSHALL at a limit of 8")
 def redis_flushed():
     return redis_forgets(lambda redis: redis.cli("FLUSHALL"))
 
