@@ -265,7 +265,7 @@ void sl_option_put_wanted(const struct sl_option *option, struct sl_buf *out)
 void sl_option_put_shown(const struct sl_option *option, const char *text, struct sl_buf *out)
 {
     if (option->secret && text[0] != '\0') {
-        sl_buf_append_text(out, "(set)");
+        sl_buf_append_text(out, "(hidden)");
         return;
     }
     const char *mark = option->type == SL_OPT_URL ? strstr(text, "://") : NULL;

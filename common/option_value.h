@@ -17,7 +17,7 @@ const char *sl_option_type_name(enum sl_option_type type);
 void sl_option_put_range(const struct sl_option *option, struct sl_buf *out);
 /* Appends what the value must be, such as "a duration like 1500ms, 15s, 5m or 24h, 1s to 10m". */
 void sl_option_put_wanted(const struct sl_option *option, struct sl_buf *out);
-/* Appends text as it may be shown: secrets as "(set)", URLs without user and password, control
+/* Appends text as it may be shown: secrets as "(hidden)", URLs without user and password, control
  * characters as ?. */
 void sl_option_put_shown(const struct sl_option *option, const char *text, struct sl_buf *out);
 

@@ -36,7 +36,7 @@ struct sl_option {
     const char *fallback;       /* The default as text; NULL: required. */
     double min, max;            /* For numbers, in the value's unit; both 0: no limits. */
     const char *const *choices; /* Ended by NULL. */
-    bool secret;                /* Also NAME_FILE; shown as "(set)". */
+    bool secret;                /* Also NAME_FILE; shown as "(hidden)". */
     const char *help;           /* One sentence. */
 };
 

@@ -148,9 +148,11 @@ local function attach(key, place)
   keep_running(key, deadline)
 end
 
+-- Of a query that nothing is known of, its job may be on its way; a deadline is at most 10 min ahead.
 local function cancel(key, id)
+  local known = redis.call('EXISTS', key) == 1
   redis.call('HSET', key, '.cancelled', '1')
-  keep(key, result_ttl)
+  keep(key, known and result_ttl or math.min(result_ttl, 1200000))
   redis.call('PUBLISH', prefix .. ':hint', 'cancel ' .. id)
 end
 

@@ -47,6 +47,8 @@ LIMITS = {
     "SLUICE_EMBED_QUERY_LIMIT": 4,
     "SLUICE_EMBED_RESERVE": 2,
     "SLUICE_RERANK_LIMIT": 2,
+    # And a batch of chunks takes them long where other programs want the processors too.
+    "SLUICE_EMBED_FIRST_BYTE_TIMEOUT": "60s",
 }
 
 # Seconds until a stopping process is killed. A worker's own limit, SLUICE_DRAIN_TIMEOUT, comes

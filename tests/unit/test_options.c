@@ -335,7 +335,7 @@ TEST(switches_are_served)
                         "SLUICE_T_URL=redis://***@h:1/0  # environment\n"
                         "SLUICE_T_LISTEN=127.0.0.1:8080  # default\n"
                         "SLUICE_T_PREFIX=sluice  # default\n"
-                        "SLUICE_T_API_KEY=(set)  # environment\n");
+                        "SLUICE_T_API_KEY=(hidden)  # environment\n");
     finish();
 }
 

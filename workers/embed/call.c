@@ -11,6 +11,7 @@
 #include "workers/embed/call.h"
 
 #include "common/clock.h"
+#include "common/log.h"
 #include "common/worker.h"
 #include "workers/embed/vectors.h"
 
@@ -101,7 +102,7 @@ static void on_bulk_retry(struct sl_timer *timer)
 
 /* What an upstream that is busy or away did to bulk work is no fault of a text: nobody waits for
  * it, so it is tried again, for about a minute in all. A 500 may be a text's fault (see split). */
-static bool try_bulk_again(struct embed_call *call, int err, int status)
+static bool try_bulk_again(struct embed_call *call, int err, int status, const char *detail)
 {
     bool transient = sl_error_class(err) == SL_CLASS_RETRY || err == -SL_ECUT || err == -SL_ELOST ||
                      err == -SL_EEXPIRED;
@@ -109,6 +110,9 @@ static bool try_bulk_again(struct embed_call *call, int err, int status)
         return false;
     }
     call->upstream = NULL;
+    sl_log(SL_LOG_WARN, "a call for chunks failed, it is made again", SL_STR("upstream", "EMBED"),
+           SL_ERR(err), SL_INT("status", status), SL_STR("why", detail),
+           SL_INT("tries", call->backoff.tries + 1));
     sl_timer_start(sl_worker_loop(call->stage->worker), &call->retry,
                    sl_backoff_next_ms(&call->backoff), on_bulk_retry);
     return true;
@@ -121,7 +125,7 @@ static void on_end(void *ctx, int err, int status, struct sl_span body, const ch
     struct embed_stage *stage = call->stage;
     struct sl_job *bulk_job = call->bulk ? call->members[0].job : NULL;
     count_attempts(call, attempts);
-    if (err != 0 && try_bulk_again(call, err, status)) {
+    if (err != 0 && try_bulk_again(call, err, status, detail)) {
         return;
     }
     if (err == 0) {
