@@ -212,6 +212,20 @@ static void execute(const struct packet *packet)
     }
 }
 
+/* When a kernel sends again what did not arrive during a cut: at once, or seconds later, when
+ * others have been through for long. Of one connection all at the same time. */
+static uint64_t sent_again_us(const struct packet *packet)
+{
+    uint64_t coin = (packet->connection + server.coins) * 0xbf58476d1ce4e5b9u >> 33;
+    uint64_t later = coin % 2 == 0 ? 0 : coin / 2 % (4 * SIM_S);
+    uint64_t at = packet->from->cut_until_us + later;
+    struct sl_redis *redis = packet->from->redis;
+    if (redis != NULL && redis->connection == packet->connection && redis->last_request_us < at) {
+        redis->last_request_us = at;
+    }
+    return at;
+}
+
 static void on_packet(struct sim_event *event)
 {
     struct packet *packet = (struct packet *)(void *)event;
@@ -227,7 +241,7 @@ static void on_packet(struct sim_event *event)
         again->event = head;
         again->event.fini = fini_packet;
         event->fini = NULL;
-        sim_happen(&again->event, from->cut_until_us - sim_now_us());
+        sim_happen(&again->event, sent_again_us(packet) - sim_now_us());
         return;
     }
     if (!is_current(packet) && !arrives_late(packet)) {
