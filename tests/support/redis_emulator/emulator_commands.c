@@ -150,6 +150,15 @@ static void cmd_del(struct call *call)
     reply_int(call->reply, count);
 }
 
+static void cmd_exists(struct call *call)
+{
+    long long count = 0;
+    for (size_t i = 0; i < call->argc; i++) {
+        count += value_find(call->emulator, call->argv[i]) != NULL ? 1 : 0;
+    }
+    reply_int(call->reply, count);
+}
+
 static void cmd_pttl(struct call *call)
 {
     const struct value *value = value_find(call->emulator, call->argv[0]);
@@ -643,6 +652,7 @@ static const struct command {
     void (*run)(struct call *call);
 } commands[] = {
     {"DEL", 1, 0, WRITES, cmd_del},
+    {"EXISTS", 1, 0, 0, cmd_exists},
     {"GET", 1, 1, 0, cmd_get},
     {"HDEL", 2, 0, WRITES, cmd_hdel},
     {"HEXISTS", 2, 2, 0, cmd_hexists},
