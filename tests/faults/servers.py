@@ -121,9 +121,11 @@ class OwnKafka(_Named):
         os.kill(broker, signal.SIGCONT)
 
     def _remove(self):
-        subprocess.run([self._stack, "down"], env=self._environment, check=False,
-                       capture_output=True)
-        self._mounts.close()
+        try:
+            subprocess.run([self._stack, "down"], env=self._environment, check=False,
+                           capture_output=True)
+        finally:  # Also when a second ctrl-C ends the wait for it.
+            self._mounts.close()
         subprocess.run([self._stack, "down", "--purge"], env=self._environment, check=False,
                        capture_output=True)
         shutil.rmtree(self._directory, ignore_errors=True)
