@@ -118,6 +118,19 @@ bool sl_kafka_error_is_transient(rd_kafka_resp_err_t err)
     }
 }
 
+bool sl_kafka_event_is_fatal(rd_kafka_event_t *event)
+{
+    return rd_kafka_event_error_is_fatal(event) != 0 ||
+           rd_kafka_event_error(event) == RD_KAFKA_RESP_ERR__FATAL;
+}
+
+bool sl_kafka_event_matters(rd_kafka_event_t *event)
+{
+    rd_kafka_resp_err_t err = rd_kafka_event_error(event);
+    return sl_kafka_event_is_fatal(event) || (!sl_kafka_error_is_transient(err) &&
+                                              err != RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED);
+}
+
 /* --- log lines, from librdkafka's threads --- */
 
 static enum sl_log_level log_level(int syslog_level)

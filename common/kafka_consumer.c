@@ -102,7 +102,7 @@ static void on_rebalance(struct sl_consumer *consumer, rd_kafka_event_t *event)
 static void on_error_event(struct sl_consumer *consumer, rd_kafka_event_t *event)
 {
     rd_kafka_resp_err_t err = rd_kafka_event_error(event);
-    if (rd_kafka_event_error_is_fatal(event) || err == RD_KAFKA_RESP_ERR__FATAL) {
+    if (sl_kafka_event_is_fatal(event)) {
         char text[256] = "";
         rd_kafka_fatal_error(consumer->client->rk, text, sizeof(text));
         consumer->config.on_error(consumer->config.ctx, true,

@@ -203,15 +203,12 @@ static void on_partition_error(struct sl_follower *follower, rd_kafka_event_t *e
 
 static void on_error_event(struct sl_follower *follower, rd_kafka_event_t *event)
 {
-    rd_kafka_resp_err_t err = rd_kafka_event_error(event);
-    bool fatal = rd_kafka_event_error_is_fatal(event) != 0 || err == RD_KAFKA_RESP_ERR__FATAL;
+    bool fatal = sl_kafka_event_is_fatal(event);
     rd_kafka_topic_partition_t *place = fatal ? NULL : rd_kafka_event_topic_partition(event);
     if (place != NULL) {
         on_partition_error(follower, event, place);
         rd_kafka_topic_partition_destroy(place);
-    } else if (fatal || (!sl_kafka_error_is_transient(err) &&
-                         /* The group is a name only: not being allowed to use it does no harm. */
-                         err != RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED)) {
+    } else if (sl_kafka_event_matters(event)) {
         tell_error(follower, fatal, rd_kafka_event_error_string(event));
     }
 }

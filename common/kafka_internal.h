@@ -41,6 +41,10 @@ void sl_kafka_client_destroy(struct sl_kafka_client *client, int flags);
 int sl_kafka_map_error(rd_kafka_resp_err_t err); /* 0 or -SL_E*. */
 /* Errors that librdkafka repairs by itself and has logged. */
 bool sl_kafka_error_is_transient(rd_kafka_resp_err_t err);
+bool sl_kafka_event_is_fatal(rd_kafka_event_t *event); /* Of an error event. */
+/* An error event of a client that reads without a group, which librdkafka wants a name of all the
+ * same: should it be told of? Not being allowed to use the name does no harm. */
+bool sl_kafka_event_matters(rd_kafka_event_t *event);
 void sl_kafka_why(char *why, size_t why_size, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -99,7 +99,7 @@ static void on_report(struct sl_producer *producer, const rd_kafka_message_t *me
 static void on_error_event(struct sl_producer *producer, rd_kafka_event_t *event)
 {
     rd_kafka_resp_err_t err = rd_kafka_event_error(event);
-    if (!rd_kafka_event_error_is_fatal(event) && err != RD_KAFKA_RESP_ERR__FATAL) {
+    if (!sl_kafka_event_is_fatal(event)) {
         if (!sl_kafka_error_is_transient(err)) {
             sl_log(SL_LOG_WARN, "kafka producer",
                    SL_STR("error", rd_kafka_event_error_string(event)));

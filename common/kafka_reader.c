@@ -88,12 +88,9 @@ static void on_message(struct sl_reader *reader, const rd_kafka_message_t *messa
 
 static void on_error_event(struct sl_reader *reader, rd_kafka_event_t *event)
 {
-    rd_kafka_resp_err_t err = rd_kafka_event_error(event);
-    bool fatal = rd_kafka_event_error_is_fatal(event) != 0 || err == RD_KAFKA_RESP_ERR__FATAL;
-    /* The group is a name only: not being allowed to use it does no harm. */
-    if (fatal || (!sl_kafka_error_is_transient(err) &&
-                  err != RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED)) {
-        reader->callbacks.on_error(reader->ctx, fatal, rd_kafka_event_error_string(event));
+    if (sl_kafka_event_matters(event)) {
+        reader->callbacks.on_error(reader->ctx, sl_kafka_event_is_fatal(event),
+                                   rd_kafka_event_error_string(event));
     }
 }
 

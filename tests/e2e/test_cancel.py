@@ -87,14 +87,12 @@ class Cancel(unittest.TestCase):
     def test_delete_ends_the_stream_with_cancelled(self):
         self.upstream.behave(chat={"token_interval_ms": 50, "tokens": 200})
         caller = Caller(self.cluster, "Question 3: which?")
-        events = caller.events()
-        while next(events)["type"] != "delta":
-            pass
+        caller.read_deltas(1)
         connection = http.client.HTTPConnection("127.0.0.1", self.cluster.port, timeout=10)
         connection.request("DELETE", f"/v1/queries/{caller.id}")
         self.assertEqual(connection.getresponse().status, 202)
         connection.close()
-        last = list(events)[-1]
+        last = list(caller.events())[-1]
         caller.leave()
         self.assertEqual((last["type"], last["error"]["code"]), ("error", "cancelled"))
         self.wait_idle()
@@ -131,13 +129,11 @@ class Workers(unittest.TestCase):
         with Cluster() as cluster:
             cluster.upstream.behave(chat={"token_interval_ms": 20, "tokens": 60})
             caller = Caller(cluster, "Question 1: drain?")
-            events = caller.events()
-            while next(events)["type"] != "delta":
-                pass
+            caller.read_deltas(1)
             first = cluster.of("generate")[0]
             cluster.start("generate")
             first.process.terminate()
-            self.assertEqual(list(events)[-1]["type"], "done")
+            self.assertEqual(list(caller.events())[-1]["type"], "done")
             caller.leave()
             self.assertEqual(first.process.wait(20), 0)
             status, result = cluster.ask("Question 2: and now?")
@@ -196,13 +192,11 @@ class Gateways(unittest.TestCase):
         with Cluster() as cluster:
             cluster.upstream.behave(chat={"token_interval_ms": 20, "tokens": 60})
             caller = Caller(cluster, "Question 1: drain?")
-            events = caller.events()
-            while next(events)["type"] != "delta":
-                pass
+            caller.read_deltas(1)
             gateway = cluster.of("gateway")[0]
             gateway.process.terminate()
             wait_until(lambda: get(cluster.url + "/v1/models")[0] == 0, 5, "no new connections")
-            self.assertEqual(list(events)[-1]["type"], "done")
+            self.assertEqual(list(caller.events())[-1]["type"], "done")
             caller.leave()
             self.assertEqual(gateway.process.wait(20), 0)
             self.assertEqual(cluster.upstream.stats()["chat"]["aborted"], 0)

@@ -29,15 +29,6 @@ static void ask(struct peer *by, const char *fields)
 }
 
 /* How often text is in what the peer got. */
-static int count(struct peer *of, const char *text)
-{
-    int n = 0;
-    for (const char *at = strstr(peer_text(of), text); at != NULL; at = strstr(at + 1, text)) {
-        n++;
-    }
-    return n;
-}
-
 /* A marker that comes after all that was emitted before it, on the same partition. */
 static void catch_up(void)
 {
@@ -89,7 +80,7 @@ TEST(a_stream_is_what_the_workers_sent_in_order)
     CHECK(peer_has(&peer, "\"text\":\"one\\n\""));
     CHECK(peer_has(&peer, "id: 1:2\nevent: done\ndata: {"));
     CHECK(peer_has(&peer, "\"outcome\":\"done\""));
-    CHECK_INT(count(&peer, "fence"), 0);
+    CHECK_INT(peer_count(&peer, "fence"), 0);
     /* The connection serves the next request. */
     again();
     ask(&peer, "");
@@ -118,10 +109,11 @@ TEST(doubles_latecomers_and_foreign_records_are_not_seen)
     GATEWAY_WAIT(peer_has(&peer, "[DONE]"));
     catch_up();
     peer_read(&peer);
-    CHECK_INT(count(&peer, "event: sources"), 1);
-    CHECK_INT(count(&peer, "event: delta"), 1);
-    CHECK_INT(count(&peer, "stale") + count(&peer, "foreign") + count(&peer, "behind"), 0);
-    CHECK_INT(count(&peer, "[DONE]"), 1);
+    CHECK_INT(peer_count(&peer, "event: sources"), 1);
+    CHECK_INT(peer_count(&peer, "event: delta"), 1);
+    CHECK_INT(
+        peer_count(&peer, "stale") + peer_count(&peer, "foreign") + peer_count(&peer, "behind"), 0);
+    CHECK_INT(peer_count(&peer, "[DONE]"), 1);
     finish();
 }
 
@@ -164,8 +156,8 @@ TEST(a_hole_in_the_answer_is_an_error_and_the_query_is_cancelled)
     emit_delta(asked, 1, 2, 20, "three");
     GATEWAY_WAIT(peer_has(&peer, "[DONE]"));
     CHECK(peer_has(&peer, "\"code\":\"worker_lost\""));
-    CHECK_INT(count(&peer, "three"), 0);
-    GATEWAY_WAIT(gateway_redis_field(asked->id, ".cancelled")[0] != '\0');
+    CHECK_INT(peer_count(&peer, "three"), 0);
+    GATEWAY_WAIT(gateway_cancelled(asked));
     finish();
 }
 
@@ -290,8 +282,8 @@ TEST(a_chat_stream_begins_with_citations_and_ends_with_usage)
     CHECK(peer_has(&peer, "\"delta\":{\"content\":\"one\"}"));
     CHECK(peer_has(&peer, "\"delta\":{},\"logprobs\":null,\"finish_reason\":\"stop\""));
     CHECK(peer_has(&peer, "\"choices\":[],\"usage\":{\"prompt_tokens\":11"));
-    CHECK_INT(count(&peer, "event:") + count(&peer, "\nid:"), 0);
-    CHECK_INT(count(&peer, "citations"), 1);
+    CHECK_INT(peer_count(&peer, "event:") + peer_count(&peer, "\nid:"), 0);
+    CHECK_INT(peer_count(&peer, "citations"), 1);
     again();
     chat(",\"stream\":true");
     asked = gateway_asked(2);
@@ -301,7 +293,7 @@ TEST(a_chat_stream_begins_with_citations_and_ends_with_usage)
     CHECK(peer_has(&peer, "\"citations\":[]")); /* Always there. */
     CHECK(peer_has(&peer, "data: {\"error\":{\"message\":\"it broke\",\"type\":\"server_error\","
                           "\"param\":null,\"code\":\"upstream_error\"}}\n\n"));
-    CHECK_INT(count(&peer, "\"finish_reason\":\"stop\""), 0);
+    CHECK_INT(peer_count(&peer, "\"finish_reason\":\"stop\""), 0);
     finish();
 }
 
@@ -344,7 +336,7 @@ TEST(a_caller_that_leaves_cancels_as_it_asked)
         GATEWAY_WAIT(peer_has(&leaver, "one"));
         peer_close(&leaver);
         if (rows[i].cancels) {
-            GATEWAY_WAIT(gateway_redis_field(asked->id, ".cancelled")[0] != '\0');
+            GATEWAY_WAIT(gateway_cancelled(asked));
         } else {
             catch_up();
             CHECK_STR(gateway_redis_field(asked->id, ".cancelled"), "");
@@ -363,7 +355,7 @@ TEST(a_caller_of_a_whole_answer_may_leave_too)
     gateway_post(&leaver, "/v1/query", "", "{\"query\":\"what?\"}");
     struct asked *asked = gateway_asked(1);
     shutdown(leaver.fd, SHUT_WR); /* A half-close counts. */
-    GATEWAY_WAIT(gateway_redis_field(asked->id, ".cancelled")[0] != '\0');
+    GATEWAY_WAIT(gateway_cancelled(asked));
     emit_error(asked, 0, 0, 5, SL_QERR_CANCELLED, "cancelled");
     peer_close(&leaver);
     finish();
@@ -382,7 +374,7 @@ TEST(a_caller_that_does_not_read_counts_as_gone)
     for (uint32_t i = 0; i < TEXTS; i++) {
         emit_delta(asked, 1, i, 20, text);
     }
-    GATEWAY_WAIT(gateway_redis_field(asked->id, ".cancelled")[0] != '\0');
+    GATEWAY_WAIT(gateway_cancelled(asked));
     emit_error(asked, 1, TEXTS, 20, SL_QERR_CANCELLED, "cancelled");
     GATEWAY_WAIT(gateway_logged("client=left"));
     free(text);
@@ -398,7 +390,7 @@ TEST(a_silent_stream_is_kept_alive)
     SOON(gateway.loop, peer_has(&peer, ": keep-alive\n\n")); /* After 15 s. */
     emit_done(asked, 1, 0, 20);
     GATEWAY_WAIT(peer_has(&peer, "[DONE]"));
-    CHECK_INT(count(&peer, "keep-alive"), 1);
+    CHECK_INT(peer_count(&peer, "keep-alive"), 1);
     finish();
 }
 
@@ -528,7 +520,7 @@ TEST(a_drain_that_takes_too_long_cancels_what_is_left)
     gateway_signal(SIGTERM);
     GATEWAY_WAIT(gateway_ended());
     CHECK(peer_ended(&peer));
-    CHECK(gateway_redis_field(asked->id, ".cancelled")[0] != '\0');
+    CHECK(gateway_cancelled(asked));
     peer_close(&peer);
     gateway_stop(1);
 }

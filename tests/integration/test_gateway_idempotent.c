@@ -13,20 +13,6 @@
 
 static struct peer peer, second;
 
-static void begin(void)
-{
-    gateway_start(NULL);
-    peer_open(&peer, gateway.port);
-    peer_open(&second, gateway.port);
-}
-
-static void finish(void)
-{
-    peer_close(&peer);
-    peer_close(&second);
-    gateway_stop(0);
-}
-
 static void ask(struct peer *by, const char *key, const char *headers, const char *body)
 {
     char all[512];
@@ -36,20 +22,9 @@ static void ask(struct peer *by, const char *key, const char *headers, const cha
     gateway_post(by, is_chat ? "/v1/chat/completions" : "/v1/query", all, body);
 }
 
-static void again(struct peer *of)
-{
-    peer_close(of);
-    peer_open(of, gateway.port);
-}
-
-static bool is_cancelled(const struct asked *asked)
-{
-    return gateway_redis_field(asked->id, ".cancelled")[0] != '\0';
-}
-
 TEST(a_second_request_gets_the_answer_of_the_first)
 {
-    begin();
+    gateway_start_pair(&peer, &second);
     ask(&peer, "k-1", STREAM, BODY);
     struct asked *asked = gateway_asked(1);
     emit_sources(asked, 10);
@@ -70,12 +45,12 @@ TEST(a_second_request_gets_the_answer_of_the_first)
     ask(&peer, "k-2", STREAM, BODY); /* Another key is another query. */
     emit_done(gateway_asked(2), 1, 0, 20);
     GATEWAY_WAIT(peer_has(&peer, "[DONE]"));
-    finish();
+    gateway_stop_pair(&peer, &second);
 }
 
 TEST(chat_answers_are_the_same_objects_again)
 {
-    begin();
+    gateway_start_pair(&peer, &second);
     ask(&peer, "k", "", CHAT(""));
     struct asked *asked = gateway_asked(1);
     emit_sources(asked, 10);
@@ -94,7 +69,7 @@ TEST(chat_answers_are_the_same_objects_again)
     ask(&peer, "stream", "", CHAT(",\"stream\":true"));
     GATEWAY_WAIT(peer_has(&peer, "[DONE]"));
     CHECK(peer_has(&peer, "\"delta\":{\"content\":\"two\"}"));
-    finish();
+    gateway_stop_pair(&peer, &second);
 }
 
 TEST(another_request_with_the_key_is_a_conflict)
@@ -103,7 +78,7 @@ TEST(another_request_with_the_key_is_a_conflict)
         const char *headers, *body;
     } others[] = {
         {"", "{\"query\":\"why?\"}"}, {"sluice-collection: other\r\n", BODY}, {"", CHAT("")}};
-    begin();
+    gateway_start_pair(&peer, &second);
     ask(&peer, "k", STREAM, BODY);
     struct asked *asked = gateway_asked(1);
     GATEWAY_WAIT(peer_has(&peer, "\r\n\r\n"));
@@ -116,7 +91,7 @@ TEST(another_request_with_the_key_is_a_conflict)
     emit_done(asked, 1, 0, 20);
     GATEWAY_WAIT(peer_has(&peer, "[DONE]"));
     CHECK_INT(gateway.asked_count, 1);
-    finish();
+    gateway_stop_pair(&peer, &second);
 }
 
 TEST(keys_are_checked)
@@ -125,7 +100,7 @@ TEST(keys_are_checked)
     memset(longest, 'k', 255);
     longest[255] = '\0';
     const char *const bad[] = {"", "two words", "caf\xc3\xa9"};
-    begin();
+    gateway_start_pair(&peer, &second);
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         ask(&peer, bad[i], "", BODY);
         GATEWAY_WAIT(peer_has(&peer, "\"param\":\"Idempotency-Key\""));
@@ -134,29 +109,29 @@ TEST(keys_are_checked)
     ask(&peer, longest, STREAM, BODY);
     emit_done(gateway_asked(1), 1, 0, 20);
     GATEWAY_WAIT(peer_has(&peer, "[DONE]"));
-    finish();
+    gateway_stop_pair(&peer, &second);
 }
 
 TEST(the_last_of_several_callers_cancels_and_frees_the_key)
 {
-    begin();
+    gateway_start_pair(&peer, &second);
     ask(&peer, "k", STREAM, BODY);
     struct asked *asked = gateway_asked(1);
     emit_delta(asked, 1, 0, 20, "one");
     GATEWAY_WAIT(peer_has(&peer, "one"));
     ask(&second, "k", STREAM, BODY);
     GATEWAY_WAIT(peer_has(&second, "one"));
-    again(&peer);
+    gateway_reconnect(&peer);
     emit_delta(asked, 1, 1, 20, "two");
     GATEWAY_WAIT(peer_has(&second, "two"));
-    CHECK(!is_cancelled(asked));
-    again(&second);
-    GATEWAY_WAIT(is_cancelled(asked));
+    CHECK(!gateway_cancelled(asked));
+    gateway_reconnect(&second);
+    GATEWAY_WAIT(gateway_cancelled(asked));
     emit_error(asked, 1, 2, 20, SL_QERR_CANCELLED, "cancelled");
     ask(&peer, "k", STREAM, BODY);
     emit_done(gateway_asked(2), 1, 0, 30);
     GATEWAY_WAIT(peer_has(&peer, "[DONE]"));
-    finish();
+    gateway_stop_pair(&peer, &second);
 }
 
 /* The key k as it was before Redis heard that its job was produced. */
@@ -168,7 +143,7 @@ static void make_open(void)
 
 TEST(a_key_that_is_not_produced_yet_is_waited_for)
 {
-    begin();
+    gateway_start_pair(&peer, &second);
     ask(&peer, "k", STREAM, BODY);
     struct asked *asked = gateway_asked(1);
     GATEWAY_WAIT(peer_has(&peer, "\r\n\r\n"));
@@ -189,12 +164,12 @@ TEST(a_key_that_is_not_produced_yet_is_waited_for)
     ask(&second, "k", STREAM, BODY); /* It has left nothing behind. */
     emit_done(gateway_asked(2), 1, 0, 30);
     GATEWAY_WAIT(peer_has(&second, "[DONE]"));
-    finish();
+    gateway_stop_pair(&peer, &second);
 }
 
 TEST(the_job_of_a_gateway_that_died_is_produced_again)
 {
-    begin();
+    gateway_start_pair(&peer, &second);
     ask(&peer, "k", STREAM, BODY);
     struct asked *first = gateway_asked(1);
     GATEWAY_WAIT(peer_has(&peer, "\r\n\r\n"));
@@ -220,12 +195,12 @@ TEST(the_job_of_a_gateway_that_died_is_produced_again)
     emit_done(asked, 1, 1, 20);
     GATEWAY_WAIT(peer_has(&second, "[DONE]") && peer_has(&peer, "[DONE]"));
     CHECK_INT(gateway.asked_count, 2);
-    finish();
+    gateway_stop_pair(&peer, &second);
 }
 
 TEST(without_redis_only_requests_with_a_key_are_refused)
 {
-    begin();
+    gateway_start_pair(&peer, &second);
     redis_fixture_pause(gateway.redis);
     ask(&second, "k", STREAM, BODY);
     gateway_post(&peer, "/v1/query", STREAM, BODY);
@@ -235,7 +210,7 @@ TEST(without_redis_only_requests_with_a_key_are_refused)
     CHECK(peer_has(&second, "retry-after: 1\r\n"));
     redis_fixture_resume(gateway.redis);
     CHECK_INT(gateway.asked_count, 1);
-    finish();
+    gateway_stop_pair(&peer, &second);
 }
 
 int main(int argc, char **argv)

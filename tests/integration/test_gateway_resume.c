@@ -10,26 +10,6 @@
 
 static struct peer peer, second;
 
-static void begin(void)
-{
-    gateway_start(NULL);
-    peer_open(&peer, gateway.port);
-    peer_open(&second, gateway.port);
-}
-
-static void finish(void)
-{
-    peer_close(&peer);
-    peer_close(&second);
-    gateway_stop(0);
-}
-
-static void again(struct peer *of)
-{
-    peer_close(of);
-    peer_open(of, gateway.port);
-}
-
 static struct asked *ask(const char *fields)
 {
     char body[512];
@@ -48,20 +28,6 @@ static void resume(struct peer *by, const char *id, const char *last)
              last != NULL ? "Last-Event-ID: " : "", last != NULL ? last : "",
              last != NULL ? "\r\n" : "");
     peer_send_text(by, request);
-}
-
-static int count(struct peer *of, const char *text)
-{
-    int n = 0;
-    for (const char *at = strstr(peer_text(of), text); at != NULL; at = strstr(at + 1, text)) {
-        n++;
-    }
-    return n;
-}
-
-static bool is_cancelled(const struct asked *asked)
-{
-    return gateway_redis_field(asked->id, ".cancelled")[0] != '\0';
 }
 
 /* The ids of the events that the peer got, in order, by spaces. */
@@ -83,13 +49,13 @@ static const char *ids(struct peer *of)
 
 TEST(a_stream_goes_on_behind_the_last_event_that_was_seen)
 {
-    begin();
+    gateway_start_pair(&peer, &second);
     struct asked *asked = ask("\"on_disconnect\":\"continue\"");
     emit_sources(asked, 10);
     emit_delta(asked, 1, 0, 20, "one");
     emit_delta(asked, 1, 1, 20, "two");
     GATEWAY_WAIT(peer_has(&peer, "two"));
-    again(&peer);
+    gateway_reconnect(&peer);
     emit_delta(asked, 1, 2, 20, "three");
     resume(&peer, asked->id, "1:0");
     GATEWAY_WAIT(peer_has(&peer, "three"));
@@ -100,20 +66,20 @@ TEST(a_stream_goes_on_behind_the_last_event_that_was_seen)
     GATEWAY_WAIT(peer_has(&second, "three"));
     emit_delta(asked, 1, 3, 20, "four");
     GATEWAY_WAIT(peer_has(&peer, "four") && peer_has(&second, "four"));
-    again(&peer); /* With nothing new between two connections. */
+    gateway_reconnect(&peer); /* With nothing new between two connections. */
     resume(&peer, asked->id, "1:3");
     GATEWAY_WAIT(peer_has(&peer, "\r\n\r\n"));
     emit_done(asked, 1, 4, 20);
     GATEWAY_WAIT(peer_has(&peer, "[DONE]") && peer_has(&second, "[DONE]"));
     CHECK_STR(ids(&peer), "1:4");
     CHECK_STR(ids(&second), "0:0 1:0 1:1 1:2 1:3 1:4");
-    CHECK(!is_cancelled(asked));
-    finish();
+    CHECK(!gateway_cancelled(asked));
+    gateway_stop_pair(&peer, &second);
 }
 
 TEST(a_query_that_has_ended_is_told_again)
 {
-    begin();
+    gateway_start_pair(&peer, &second);
     struct asked *asked = ask("");
     emit_sources(asked, 10);
     emit_delta(asked, 1, 0, 20, "one");
@@ -127,12 +93,12 @@ TEST(a_query_that_has_ended_is_told_again)
     GATEWAY_WAIT(peer_has(&second, "data: [DONE]\n\n"));
     CHECK(peer_has(&second, "HTTP/1.1 200 "));
     CHECK_STR(ids(&second), "");
-    finish();
+    gateway_stop_pair(&peer, &second);
 }
 
 TEST(sources_that_the_first_delta_overtook_stand_before_it)
 {
-    begin();
+    gateway_start_pair(&peer, &second);
     struct asked *asked = ask("");
     emit_delta(asked, 1, 0, 20, "one");
     emit_sources(asked, 10);
@@ -146,12 +112,12 @@ TEST(sources_that_the_first_delta_overtook_stand_before_it)
     resume(&second, asked->id, "1:0");
     GATEWAY_WAIT(peer_has(&second, "[DONE]"));
     CHECK_STR(ids(&second), "1:1");
-    finish();
+    gateway_stop_pair(&peer, &second);
 }
 
 TEST(a_broken_stream_ends_alike_for_all)
 {
-    begin();
+    gateway_start_pair(&peer, &second);
     struct asked *asked = ask("");
     emit_delta(asked, 1, 0, 20, "one");
     emit_delta(asked, 1, 2, 20, "three");
@@ -164,14 +130,14 @@ TEST(a_broken_stream_ends_alike_for_all)
     resume(&second, asked->id, "1:1"); /* The error was seen. */
     GATEWAY_WAIT(peer_has(&second, "[DONE]"));
     CHECK_STR(ids(&second), "");
-    finish();
+    gateway_stop_pair(&peer, &second);
 }
 
 /* --- who counts as there --- */
 
 TEST(a_query_is_cancelled_when_its_last_caller_leaves)
 {
-    begin();
+    gateway_start_pair(&peer, &second);
     struct asked *asked = ask("");
     emit_delta(asked, 1, 0, 20, "one");
     resume(&second, asked->id, NULL);
@@ -179,34 +145,34 @@ TEST(a_query_is_cancelled_when_its_last_caller_leaves)
     peer_close(&peer);
     emit_delta(asked, 1, 1, 20, "two");
     GATEWAY_WAIT(peer_has(&second, "two"));
-    CHECK(!is_cancelled(asked));
+    CHECK(!gateway_cancelled(asked));
     peer_close(&second);
-    GATEWAY_WAIT(is_cancelled(asked));
+    GATEWAY_WAIT(gateway_cancelled(asked));
     emit_error(asked, 1, 2, 20, SL_QERR_CANCELLED, "cancelled");
     GATEWAY_WAIT(gateway_logged("client=left"));
-    finish();
+    gateway_stop_pair(&peer, &second);
 }
 
 TEST(a_caller_that_comes_back_within_its_grace_stops_the_cancellation)
 {
-    begin();
+    gateway_start_pair(&peer, &second);
     struct asked *asked = ask("\"on_disconnect\":\"grace:2\"");
     emit_delta(asked, 1, 0, 20, "one");
     GATEWAY_WAIT(peer_has(&peer, "one"));
-    again(&peer);
+    gateway_reconnect(&peer);
     resume(&peer, asked->id, "1:0");
     GATEWAY_WAIT(peer_has(&peer, "\r\n\r\n"));
     MEANWHILE(gateway.loop, 2500);
-    CHECK(!is_cancelled(asked));
+    CHECK(!gateway_cancelled(asked));
     peer_close(&peer); /* And now for good. */
-    GATEWAY_WAIT(is_cancelled(asked));
+    GATEWAY_WAIT(gateway_cancelled(asked));
     emit_error(asked, 1, 1, 20, SL_QERR_CANCELLED, "cancelled");
-    finish();
+    gateway_stop_pair(&peer, &second);
 }
 
 TEST(whoever_asks_for_an_event_that_is_not_there_changes_nothing)
 {
-    begin();
+    gateway_start_pair(&peer, &second);
     struct asked *asked = ask("");
     emit_delta(asked, 1, 0, 20, "one");
     resume(&second, asked->id, "1:7");
@@ -215,11 +181,11 @@ TEST(whoever_asks_for_an_event_that_is_not_there_changes_nothing)
     emit_done(asked, 1, 1, 20);
     GATEWAY_WAIT(peer_has(&peer, "[DONE]"));
     CHECK(peer_has(&peer, "event: done"));
-    CHECK(!is_cancelled(asked));
+    CHECK(!gateway_cancelled(asked));
     sl_buf_clear(&second.in);
     resume(&second, asked->id, "2:0"); /* The end comes without it. */
     GATEWAY_WAIT(peer_has(&second, "\"code\":\"unknown_event_id\""));
-    finish();
+    gateway_stop_pair(&peer, &second);
 }
 
 /* --- another gateway's query --- */
@@ -241,7 +207,7 @@ static struct asked foreign(const struct asked *real, const char *id, long long 
 
 TEST(a_query_of_another_gateway_is_read_from_its_partition)
 {
-    begin();
+    gateway_start_pair(&peer, &second);
     struct asked *real = ask("");
     struct asked asked = foreign(real, "of.another", 30000, 0);
     emit_delta(&asked, 1, 0, 20, "one");
@@ -249,20 +215,20 @@ TEST(a_query_of_another_gateway_is_read_from_its_partition)
     GATEWAY_WAIT(peer_has(&second, "one"));
     emit_delta(&asked, 1, 1, 20, "two");
     GATEWAY_WAIT(peer_has(&second, "two"));
-    again(&second); /* Nobody else reads it. */
-    GATEWAY_WAIT(is_cancelled(&asked));
+    gateway_reconnect(&second); /* Nobody else reads it. */
+    GATEWAY_WAIT(gateway_cancelled(&asked));
     emit_error(&asked, 1, 2, 20, SL_QERR_CANCELLED, "cancelled");
     resume(&second, "of.another", "1:1");
     GATEWAY_WAIT(peer_has(&second, "[DONE]"));
     CHECK_STR(ids(&second), "1:2");
     emit_done(real, 1, 0, 20);
     GATEWAY_WAIT(peer_has(&peer, "[DONE]"));
-    finish();
+    gateway_stop_pair(&peer, &second);
 }
 
 TEST(a_query_of_another_gateway_that_nobody_ends_times_out_here_only)
 {
-    begin();
+    gateway_start_pair(&peer, &second);
     struct asked *real = ask("");
     struct asked asked = foreign(real, "of.another", 300, -1);
     emit_delta(&asked, 1, 0, 20, "one");
@@ -274,7 +240,7 @@ TEST(a_query_of_another_gateway_that_nobody_ends_times_out_here_only)
     emit_done(real, 1, 0, 20);
     GATEWAY_WAIT(peer_has(&peer, "[DONE]"));
     CHECK_INT(gateway.results, 0);
-    finish();
+    gateway_stop_pair(&peer, &second);
 }
 
 /* --- nothing to go on with --- */
@@ -297,7 +263,7 @@ static void check_refused(const char *id, const char *last, int status, const ch
 TEST(what_cannot_be_resumed_is_told_apart)
 {
     char young[37];
-    begin();
+    gateway_start_pair(&peer, &second);
     struct asked *asked = ask("");
     emit_done(asked, 1, 0, 20);
     GATEWAY_WAIT(peer_has(&peer, "[DONE]"));
@@ -312,35 +278,35 @@ TEST(what_cannot_be_resumed_is_told_apart)
     check_refused("never.heard.of", NULL, 404, "not_found");
     check_refused("00000000-0000-7000-8000-000000000000", NULL, 410, "gone");
     check_refused("a.kafka.job", NULL, 404, "no_events");
-    finish();
+    gateway_stop_pair(&peer, &second);
 }
 
 TEST(without_redis_a_caller_is_to_try_again)
 {
-    begin();
+    gateway_start_pair(&peer, &second);
     redis_fixture_pause(gateway.redis);
     resume(&peer, "some-id", NULL);
     SOON(gateway.loop, peer_has(&peer, "\"code\":\"overloaded\""));
     CHECK(peer_has(&peer, "HTTP/1.1 503 ") && peer_has(&peer, "retry-after: 1\r\n"));
     redis_fixture_resume(gateway.redis);
-    finish();
+    gateway_stop_pair(&peer, &second);
 }
 
 TEST(a_log_that_cannot_be_read_is_waited_for_a_while)
 {
-    begin();
+    gateway_start_pair(&peer, &second);
     gateway_redis_set("of.another", ".open", "99 0 9000000000000 0"); /* No such partition. */
     resume(&peer, "of.another", NULL);
     SOON(gateway.loop, peer_has(&peer, "\"code\":\"overloaded\""));
     CHECK(peer_has(&peer, "HTTP/1.1 503 ") && peer_has(&peer, "retry-after: 1\r\n"));
-    finish();
+    gateway_stop_pair(&peer, &second);
 }
 
 TEST(many_callers_of_one_query_see_the_same)
 {
     enum { CALLERS = 40 };
     static struct peer callers[CALLERS];
-    begin();
+    gateway_start_pair(&peer, &second);
     struct asked *asked = ask("");
     emit_sources(asked, 10);
     emit_delta(asked, 1, 0, 20, "one");
@@ -356,10 +322,10 @@ TEST(many_callers_of_one_query_see_the_same)
     for (size_t i = 0; i < CALLERS; i++) {
         GATEWAY_WAIT(peer_has(&callers[i], "[DONE]"));
         CHECK_STR(ids(&callers[i]), i % 2 == 0 ? "0:0 1:0 1:1 1:2" : "1:0 1:1 1:2");
-        CHECK_INT(count(&callers[i], "[DONE]"), 1);
+        CHECK_INT(peer_count(&callers[i], "[DONE]"), 1);
         peer_close(&callers[i]);
     }
-    finish();
+    gateway_stop_pair(&peer, &second);
 }
 
 TEST(callers_who_come_while_events_do_miss_none)
@@ -367,7 +333,7 @@ TEST(callers_who_come_while_events_do_miss_none)
     enum { CALLERS = 40, EACH = 50 };
     static struct peer callers[CALLERS];
     uint32_t seq = 0;
-    begin();
+    gateway_start_pair(&peer, &second);
     struct asked *asked = ask("");
     for (size_t i = 0; i < CALLERS; i++) {
         peer_open(&callers[i], gateway.port);
@@ -380,11 +346,11 @@ TEST(callers_who_come_while_events_do_miss_none)
     emit_done(asked, 1, seq, 20);
     for (size_t i = 0; i < CALLERS; i++) {
         GATEWAY_WAIT(peer_has(&callers[i], "[DONE]"));
-        CHECK_INT(count(&callers[i], "event: delta"), CALLERS * EACH);
-        CHECK_INT(count(&callers[i], "event: done"), 1);
+        CHECK_INT(peer_count(&callers[i], "event: delta"), CALLERS * EACH);
+        CHECK_INT(peer_count(&callers[i], "event: done"), 1);
         peer_close(&callers[i]);
     }
-    finish();
+    gateway_stop_pair(&peer, &second);
 }
 
 /* Looks at the last bytes only: what came before is long. */
@@ -410,31 +376,31 @@ TEST(a_slow_reader_of_a_long_answer_gets_all_of_it)
     int small = 32768;
     memset(text, 'x', TEXT);
     text[TEXT] = '\0';
-    begin();
+    gateway_start_pair(&peer, &second);
     struct asked *asked = ask("");
     for (uint32_t i = 0; i < TEXTS; i++) {
         emit_delta(asked, 1, i, 20, text);
     }
     emit_done(asked, 1, TEXTS, 20);
     wait_for_end(&peer);
-    again(&peer);
+    gateway_reconnect(&peer);
     CHECK(setsockopt(second.fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)) == 0);
     resume(&second, asked->id, NULL);
     resume(&peer, asked->id, NULL); /* When this one has all, the other was offered all. */
     wait_for_end(&peer);
     wait_for_end(&second);
-    CHECK_INT(count(&second, "event: delta"), TEXTS);
-    finish();
+    CHECK_INT(peer_count(&second, "event: delta"), TEXTS);
+    gateway_stop_pair(&peer, &second);
 }
 
 TEST(draining_waits_for_callers_who_came_back)
 {
-    begin();
+    gateway_start_pair(&peer, &second);
     struct asked *asked = ask("\"on_disconnect\":\"continue\"");
     emit_delta(asked, 1, 0, 20, "one");
     resume(&second, asked->id, NULL);
     GATEWAY_WAIT(peer_has(&second, "one"));
-    again(&peer);
+    gateway_reconnect(&peer);
     gateway_signal(SIGTERM);
     GATEWAY_WAIT(gateway_logged("draining"));
     emit_delta(asked, 1, 1, 20, "two");
@@ -442,7 +408,7 @@ TEST(draining_waits_for_callers_who_came_back)
     GATEWAY_WAIT(peer_has(&second, "[DONE]"));
     CHECK_STR(ids(&second), "1:0 1:1 1:2");
     GATEWAY_WAIT(gateway_ended());
-    finish();
+    gateway_stop_pair(&peer, &second);
 }
 
 int main(int argc, char **argv)

@@ -6,6 +6,7 @@
 #include "common/json.h"
 #include "tests/support/gateway_fixture.h"
 #include "tests/support/kafka_fixture.h"
+#include "tests/support/kafka_reports.h"
 #include "tests/support/kafka_trim.h"
 #include "tests/support/soon.h"
 
@@ -17,20 +18,14 @@ static struct sl_producer *producer;
 static int64_t last_offset;
 static bool reported;
 
-static void on_fatal(void *ctx, const char *why)
-{
-    (void)ctx;
-    fprintf(stderr, "producer: %s\n", why);
-    CHECK(0);
-}
-
 static void begin(const char *const *environment)
 {
     char why[256] = "";
     gateway_start(environment);
     const struct sl_kafka_config config = {.brokers = kafka_fixture_brokers(), .client_id = "test"};
-    CHECK_INT(
-        sl_producer_create(gateway.loop, &config, on_fatal, NULL, &producer, why, sizeof(why)), 0);
+    CHECK_INT(sl_producer_create(gateway.loop, &config, kafka_on_fatal, NULL, &producer, why,
+                                 sizeof(why)),
+              0);
 }
 
 static void finish(void)

@@ -4,6 +4,7 @@
  */
 #include "common/kafka_follow.h"
 #include "tests/support/kafka_fixture.h"
+#include "tests/support/kafka_reports.h"
 #include "tests/support/kafka_trim.h"
 #include "tests/support/soon.h"
 
@@ -70,13 +71,6 @@ static void on_report(void *ctx, int err, int32_t partition, int64_t offset)
     reports++;
 }
 
-static void on_fatal(void *ctx, const char *why)
-{
-    (void)ctx;
-    fprintf(stderr, "producer: %s\n", why);
-    CHECK(0);
-}
-
 static void set_up(void)
 {
     static const struct sl_follower_callbacks callbacks = {on_record, on_end, on_out_of_range,
@@ -91,7 +85,8 @@ static void set_up(void)
     sent = reports = 0;
     given = longest_us = 0;
     CHECK_INT(sl_loop_create(&loop), 0);
-    CHECK_INT(sl_producer_create(loop, &config, on_fatal, NULL, &producer, why, sizeof(why)), 0);
+    CHECK_INT(sl_producer_create(loop, &config, kafka_on_fatal, NULL, &producer, why, sizeof(why)),
+              0);
     CHECK_INT(sl_follower_create(loop, &config, &callbacks, NULL, &follower, why, sizeof(why)), 0);
 }
 

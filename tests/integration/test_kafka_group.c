@@ -4,6 +4,7 @@
  */
 #include "common/kafka.h"
 #include "tests/support/kafka_fixture.h"
+#include "tests/support/kafka_reports.h"
 #include "tests/support/soon.h"
 
 enum { PARTITIONS = 4, OFFSETS = 70000, TOPICS = 2, ASK_MS = 30000 };
@@ -29,7 +30,7 @@ static struct sl_consumer_topic topics[TOPICS];
 static char group[64];
 /* How often each record was given, and ended under an epoch that lasted. */
 static unsigned char given[PARTITIONS][OFFSETS], ended[PARTITIONS][OFFSETS];
-static unsigned reports, ended_count;
+static unsigned ended_count;
 
 static size_t room(void *ctx, uint32_t class)
 {
@@ -121,26 +122,10 @@ static void end_held(struct member *member)
     member->held_count = 0;
 }
 
-static void on_report(void *ctx, int err, int32_t partition, int64_t offset)
-{
-    (void)ctx;
-    (void)partition;
-    (void)offset;
-    CHECK_INT(err, 0);
-    reports++;
-}
-
-static void on_fatal(void *ctx, const char *why)
-{
-    (void)ctx;
-    fprintf(stderr, "producer: %s\n", why);
-    CHECK(0);
-}
-
 /* Puts count records on the topic, round the partitions, and waits for the broker to have them. */
 static void put(const char *topic, unsigned count, int32_t partitions)
 {
-    unsigned wanted = reports + count;
+    int wanted = kafka_reports + (int)count;
     for (unsigned i = 0; i < count; i++) {
         struct sl_outgoing outgoing = {
             .topic = topic,
@@ -148,12 +133,12 @@ static void put(const char *topic, unsigned count, int32_t partitions)
             .value = SL_SPAN("{}"),
         };
         int rc;
-        while ((rc = sl_producer_send(producer, &outgoing, on_report, NULL)) == -SL_EAGAIN) {
+        while ((rc = sl_producer_send(producer, &outgoing, kafka_on_report, NULL)) == -SL_EAGAIN) {
             sl_loop_turn(loop, 10);
         }
         CHECK_INT(rc, 0);
     }
-    SOON(loop, reports == wanted);
+    SOON(loop, kafka_reports == wanted);
 }
 
 static int64_t group_lag(void)
@@ -177,13 +162,15 @@ static void set_up(int32_t partitions)
     const struct sl_kafka_config config = {kafka_fixture_brokers(), "test", NULL};
     memset(given, 0, sizeof(given));
     memset(ended, 0, sizeof(ended));
-    reports = ended_count = 0;
+    kafka_reports = 0;
+    ended_count = 0;
     topics[0] = (struct sl_consumer_topic){kafka_fixture_topic("queries", partitions), 0, 1024};
     topics[1] = (struct sl_consumer_topic){kafka_fixture_topic("chunks", 1), 1, 1024};
     snprintf(group, sizeof(group), "group.%s", topics[0].name);
     CHECK_INT(sl_loop_create(&loop), 0);
     CHECK_INT(sl_metrics_create(100, &metrics), 0);
-    CHECK_INT(sl_producer_create(loop, &config, on_fatal, NULL, &producer, why, sizeof(why)), 0);
+    CHECK_INT(sl_producer_create(loop, &config, kafka_on_fatal, NULL, &producer, why, sizeof(why)),
+              0);
 }
 
 static void tear_down(void)

@@ -4,6 +4,7 @@
  */
 #include "common/kafka.h"
 #include "tests/support/kafka_fixture.h"
+#include "tests/support/kafka_reports.h"
 #include "tests/support/soon.h"
 
 enum { HOPS = 500, ASK_MS = 30000, DOCUMENT = 24 << 20 };
@@ -58,13 +59,6 @@ static void on_report(void *ctx, int err, int32_t partition, int64_t offset)
     failures += err != 0;
 }
 
-static void on_fatal(void *ctx, const char *why)
-{
-    (void)ctx;
-    fprintf(stderr, "producer: %s\n", why);
-    CHECK(0);
-}
-
 static struct sl_reader *read_from(struct seen *seen, int64_t offset)
 {
     char why[256] = "";
@@ -95,7 +89,8 @@ static void set_up(void)
     topic = kafka_fixture_topic("replies", 1);
     reports = failures = 0;
     CHECK_INT(sl_loop_create(&loop), 0);
-    CHECK_INT(sl_producer_create(loop, &config, on_fatal, NULL, &producer, why, sizeof(why)), 0);
+    CHECK_INT(sl_producer_create(loop, &config, kafka_on_fatal, NULL, &producer, why, sizeof(why)),
+              0);
 }
 
 static void tear_down(void)

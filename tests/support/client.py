@@ -123,8 +123,6 @@ class EventReader:
 
     def _count(self, kind, attempt, seq):
         record = self._record
-        if kind == "sources" and attempt < self._attempt and record.sources is None:
-            return  # The first text may overtake them.
         if attempt > self._attempt:
             if self._attempt > 0 and record.deltas and kind != "restart":
                 record.problems.append(f"attempt {attempt} without a restart event")

@@ -376,6 +376,26 @@ void gateway_stop(int exit_code)
     sl_buf_fini(&gateway.log);
 }
 
+void gateway_start_pair(struct peer *first, struct peer *second)
+{
+    gateway_start(NULL);
+    peer_open(first, gateway.port);
+    peer_open(second, gateway.port);
+}
+
+void gateway_stop_pair(struct peer *first, struct peer *second)
+{
+    peer_close(first);
+    peer_close(second);
+    gateway_stop(0);
+}
+
+void gateway_reconnect(struct peer *peer)
+{
+    peer_close(peer);
+    peer_open(peer, gateway.port);
+}
+
 /* --- what tests call --- */
 
 const char *gateway_results_topic(void)
@@ -432,6 +452,11 @@ const char *gateway_redis_field(const char *id, const char *field)
     char name[200];
     snprintf(name, sizeof(name), "query:%s", id);
     return gateway_redis_get(name, field);
+}
+
+bool gateway_cancelled(const struct asked *asked)
+{
+    return gateway_redis_field(asked->id, ".cancelled")[0] != '\0';
 }
 
 void gateway_redis_put(const char *name, const char *field, const char *value)

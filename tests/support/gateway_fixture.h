@@ -42,6 +42,11 @@ bool gateway_ended(void);
 bool gateway_logged(const char *text);
 const char *gateway_results_topic(void); /* Of one partition. */
 
+/* The same, with two connections to it, which the end closes first; exit code 0. */
+void gateway_start_pair(struct peer *first, struct peer *second);
+void gateway_stop_pair(struct peer *first, struct peer *second);
+void gateway_reconnect(struct peer *peer); /* Leaves, and comes back. */
+
 /* Sends a POST with a JSON body; headers: lines that end with \r\n. */
 void gateway_post(struct peer *peer, const char *path, const char *headers, const char *body);
 /* Waits until n jobs have come in all, and returns the newest. */
@@ -58,6 +63,7 @@ void emit_error(const struct asked *asked, uint32_t attempt, uint32_t seq, uint6
 
 /* The field of the query's hash in Redis, or "" when it has none; until the next call. */
 const char *gateway_redis_field(const char *id, const char *field);
+bool gateway_cancelled(const struct asked *asked); /* So it is noted in Redis. */
 /* Sets it. */
 void gateway_redis_set(const char *id, const char *field, const char *value);
 /* Of the hash of this name, which the prefix goes before; as above. */

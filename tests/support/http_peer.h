@@ -92,6 +92,16 @@ static inline bool peer_has(struct peer *peer, const char *text)
     return strstr(peer_text(peer), text) != NULL;
 }
 
+/* How often the text stands in what was read before. */
+static inline int peer_count(struct peer *peer, const char *text)
+{
+    int count = 0;
+    for (const char *at = strstr(peer_text(peer), text); at != NULL; at = strstr(at + 1, text)) {
+        count++;
+    }
+    return count;
+}
+
 static inline bool peer_ended(struct peer *peer)
 {
     peer_read(peer);

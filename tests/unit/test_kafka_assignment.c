@@ -4,6 +4,7 @@
  */
 #include "common/kafka_assignment.h"
 #include "tests/support/kafka_mock.h"
+#include "tests/support/kafka_reports.h"
 #include "tests/support/soon.h"
 
 enum { PARTITIONS = 3, RECORDS = 100, BUDGET = 256 };
@@ -14,7 +15,7 @@ static struct sl_kafka_assignment assignment;
 static size_t rooms[2];
 static struct sl_position given[1000];
 static size_t given_count;
-static int reports, errors;
+static int errors;
 
 static size_t room(void *ctx, uint32_t class)
 {
@@ -47,30 +48,21 @@ static const struct sl_consumer_config config = {
     .on_error = on_error,
 };
 
-static void on_report(void *ctx, int err, int32_t partition, int64_t offset)
-{
-    (void)ctx;
-    (void)partition;
-    (void)offset;
-    CHECK_INT(err, 0);
-    reports++;
-}
-
 static void put_all(void)
 {
     char why[256] = "";
     struct sl_producer *producer = NULL;
     const struct sl_kafka_config kafka = {kafka_mock_brokers(), "test", NULL};
     CHECK_INT(sl_producer_create(loop, &kafka, NULL, NULL, &producer, why, sizeof(why)), 0);
-    reports = 0;
+    kafka_reports = 0;
     for (int i = 0; i < RECORDS * PARTITIONS; i++) {
         struct sl_outgoing outgoing = {
             .topic = topics[0].name, .partition = i % PARTITIONS, .value = SL_SPAN("{}")};
-        CHECK_INT(sl_producer_send(producer, &outgoing, on_report, NULL), 0);
+        CHECK_INT(sl_producer_send(producer, &outgoing, kafka_on_report, NULL), 0);
         outgoing.topic = topics[1].name;
-        CHECK_INT(sl_producer_send(producer, &outgoing, on_report, NULL), 0);
+        CHECK_INT(sl_producer_send(producer, &outgoing, kafka_on_report, NULL), 0);
     }
-    SOON(loop, reports == 2 * RECORDS * PARTITIONS);
+    SOON(loop, kafka_reports == 2 * RECORDS * PARTITIONS);
     sl_producer_destroy(producer, 1000);
 }
 

@@ -2,6 +2,7 @@
  * go back, and none of a partition that it was told to leave. */
 #include "common/kafka_follow.h"
 #include "tests/support/kafka_mock.h"
+#include "tests/support/kafka_reports.h"
 #include "tests/support/soon.h"
 
 enum { PARTITIONS = 4, CASES_MAX = 16, RECORDS = 40 };
@@ -11,7 +12,7 @@ static struct sl_follower *follower;
 static struct sl_producer *producer;
 static const char *topic;
 static int32_t base = -PARTITIONS; /* Each case has partitions of its own from here on. */
-static int reports, errors;
+static int errors;
 
 /* What came of each partition. */
 static struct {
@@ -91,22 +92,6 @@ static void on_error(void *ctx, bool fatal, const char *why)
     errors++;
 }
 
-static void on_report(void *ctx, int err, int32_t partition, int64_t offset)
-{
-    (void)ctx;
-    (void)partition;
-    (void)offset;
-    CHECK_INT(err, 0);
-    reports++;
-}
-
-static void on_fatal(void *ctx, const char *why)
-{
-    (void)ctx;
-    fprintf(stderr, "producer: %s\n", why);
-    CHECK(0);
-}
-
 static void set_up(void)
 {
     static const char *const quick[] = {"fetch.wait.max.ms", "5", NULL};
@@ -124,14 +109,15 @@ static void set_up(void)
         seen[i].last = seen[i].end = -1;
         seen[i].count = seen[i].ends = 0;
     }
-    missed.count = reports = errors = 0;
+    missed.count = kafka_reports = errors = 0;
     reaction.at = -1;
     reaction.go_back_to = -1;
     reaction.remove = false;
     if (loop == NULL) { /* One of each for all cases: their ends can take a second. */
         CHECK_INT(sl_loop_create(&loop), 0);
-        CHECK_INT(sl_producer_create(loop, &producing, on_fatal, NULL, &producer, why, sizeof(why)),
-                  0);
+        CHECK_INT(
+            sl_producer_create(loop, &producing, kafka_on_fatal, NULL, &producer, why, sizeof(why)),
+            0);
         CHECK_INT(sl_follower_create(loop, &config, &callbacks, NULL, &follower, why, sizeof(why)),
                   0);
     }
@@ -146,13 +132,13 @@ static void tear_down(void)
 
 static void put(int32_t partition, int count)
 {
-    int wanted = reports + count;
+    int wanted = kafka_reports + count;
     const struct sl_outgoing outgoing = {
         .topic = topic, .partition = base + partition, .value = SL_SPAN("{}")};
     for (int i = 0; i < count; i++) {
-        CHECK_INT(sl_producer_send(producer, &outgoing, on_report, NULL), 0);
+        CHECK_INT(sl_producer_send(producer, &outgoing, kafka_on_report, NULL), 0);
     }
-    SOON(loop, reports == wanted);
+    SOON(loop, kafka_reports == wanted);
 }
 
 static void add(int32_t partition, int64_t offset)

@@ -2,6 +2,7 @@
  * that was and when it has caught up. */
 #include "common/kafka.h"
 #include "tests/support/kafka_mock.h"
+#include "tests/support/kafka_reports.h"
 #include "tests/support/soon.h"
 
 enum { RECORDS_MAX = 64 };
@@ -9,7 +10,6 @@ enum { RECORDS_MAX = 64 };
 static struct sl_loop *loop;
 static const char *topic;
 static struct sl_producer *producer;
-static int reports;
 
 struct seen {
     struct sl_reader *reader;
@@ -52,32 +52,17 @@ static void on_error(void *ctx, bool fatal, const char *why)
     CHECK(!fatal);
 }
 
-static void on_report(void *ctx, int err, int32_t partition, int64_t offset)
-{
-    (void)ctx;
-    (void)partition;
-    (void)offset;
-    CHECK_INT(err, 0);
-    reports++;
-}
-
-static void on_fatal(void *ctx, const char *why)
-{
-    (void)ctx;
-    fprintf(stderr, "producer: %s\n", why);
-    CHECK(0);
-}
-
 static const char *const quick[] = {"fetch.wait.max.ms", "5", NULL};
 
 static void set_up(void)
 {
     char why[256] = "";
     topic = kafka_mock_topic("replies", 2);
-    reports = 0;
+    kafka_reports = 0;
     CHECK_INT(sl_loop_create(&loop), 0);
     const struct sl_kafka_config config = {kafka_mock_brokers(), "test", NULL};
-    CHECK_INT(sl_producer_create(loop, &config, on_fatal, NULL, &producer, why, sizeof(why)), 0);
+    CHECK_INT(sl_producer_create(loop, &config, kafka_on_fatal, NULL, &producer, why, sizeof(why)),
+              0);
 }
 
 static void tear_down(void)
@@ -88,12 +73,12 @@ static void tear_down(void)
 
 static void put(int count)
 {
-    int wanted = reports + count;
+    int wanted = kafka_reports + count;
     struct sl_outgoing outgoing = {.topic = topic, .partition = 1, .value = SL_SPAN("{}")};
     for (int i = 0; i < count; i++) {
-        CHECK_INT(sl_producer_send(producer, &outgoing, on_report, NULL), 0);
+        CHECK_INT(sl_producer_send(producer, &outgoing, kafka_on_report, NULL), 0);
     }
-    SOON(loop, reports == wanted);
+    SOON(loop, kafka_reports == wanted);
 }
 
 static void read_from(struct seen *seen, int64_t offset,
@@ -199,7 +184,7 @@ TEST(a_record_arrives_as_it_was_sent)
         .headers = headers,
         .header_count = 4,
     };
-    CHECK_INT(sl_producer_send(producer, &outgoing, on_report, NULL), 0);
+    CHECK_INT(sl_producer_send(producer, &outgoing, kafka_on_report, NULL), 0);
     read_from(&seen, SL_OFFSET_BEGINNING, on_whole_record);
     SOON(loop, seen.count == 1);
     sl_reader_destroy(seen.reader);
@@ -218,7 +203,7 @@ TEST(more_headers_than_the_maximum_are_left_out)
                                          .headers = headers,
                                          .header_count = SL_KAFKA_HEADERS_MAX + 5};
     struct seen seen = {0};
-    CHECK_INT(sl_producer_send(producer, &outgoing, on_report, NULL), 0);
+    CHECK_INT(sl_producer_send(producer, &outgoing, kafka_on_report, NULL), 0);
     read_from(&seen, SL_OFFSET_BEGINNING, on_record);
     SOON(loop, seen.count == 1);
     sl_reader_destroy(seen.reader);
