@@ -32,13 +32,7 @@ static void on_gone(void *ctx, bool complete)
     }
 }
 
-static void refuse(const struct request *request)
-{
-    const struct failure failure = {.status = 503,
-                                    .code = "overloaded",
-                                    .message = "Redis could not be told of the cancellation"};
-    respond_failure(request, &failure);
-}
+static const char untold[] = "Redis could not be told of the cancellation";
 
 static void on_cancelled(void *ctx, int err)
 {
@@ -49,7 +43,7 @@ static void on_cancelled(void *ctx, int err)
     if (request->exchange == NULL) {
         free_cancellation(cancellation);
     } else if (err != 0) {
-        refuse(request);
+        respond_overloaded(request, untold);
     } else { /* An id has nothing to escape. */
         snprintf(body, sizeof(body), "{\"id\":\"%s\",\"state\":\"cancelling\"}", request->id);
         respond_json(request, 202, sl_span_of(body));
@@ -60,14 +54,14 @@ void cancel_start(struct gateway *gateway, const struct request *request)
 {
     struct cancellation *cancellation = calloc(1, sizeof(*cancellation));
     if (cancellation == NULL) {
-        refuse(request);
+        respond_overloaded(request, untold);
         return;
     }
     cancellation->request = *request;
     sl_list_push(&gateway->cancellations, &cancellation->node);
     if (sl_coord_cancel(gateway->coord, sl_span_of(request->id), on_cancelled, cancellation) != 0) {
         free_cancellation(cancellation);
-        refuse(request);
+        respond_overloaded(request, untold);
         return;
     }
     sl_http_on_gone(request->exchange, on_gone, cancellation);

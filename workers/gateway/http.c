@@ -125,6 +125,12 @@ static size_t put_ids(const struct request *request, struct sl_http_header heade
     return IDS;
 }
 
+void respond_overloaded(const struct request *request, const char *message)
+{
+    const struct failure failure = {.status = 503, .code = "overloaded", .message = message};
+    respond_failure(request, &failure);
+}
+
 void respond_json(const struct request *request, int status, struct sl_span body)
 {
     struct sl_http_header headers[HEADERS_MAX];

@@ -61,6 +61,8 @@ struct failure {
 };
 /* {"error": {...}}: a whole response. 503 says Retry-After. */
 void respond_failure(const struct request *request, const struct failure *failure);
+/* 503: it may work soon. */
+void respond_overloaded(const struct request *request, const char *message);
 void respond_json(const struct request *request, int status, struct sl_span body);
 /* An answer that was put together from a query's events; err: why that went wrong, or 0. Frees
  * body. */

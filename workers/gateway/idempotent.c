@@ -230,11 +230,9 @@ static void ask(struct idempotent *key)
 
 void idempotent_start(struct gateway *gateway, struct intake *intake, struct sl_span name)
 {
-    static const struct failure no_memory = {
-        .status = 503, .code = "overloaded", .message = "the query could not be accepted now"};
     struct idempotent *key = calloc(1, sizeof(*key));
     if (key == NULL) {
-        respond_failure(&intake->request, &no_memory);
+        respond_overloaded(&intake->request, "the query could not be accepted now");
         return;
     }
     key->gateway = gateway;

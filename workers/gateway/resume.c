@@ -18,8 +18,7 @@ struct lookup {
     struct resume_point point;
 };
 
-static const struct failure redis_away = {
-    .status = 503, .code = "overloaded", .message = "Redis could not be asked about the query"};
+static const char redis_away[] = "Redis could not be asked about the query";
 
 int resume_point_read(struct sl_span header, struct resume_point *ret)
 {
@@ -57,7 +56,7 @@ static void answer(struct lookup *lookup, int err, const struct sl_query_state *
         .message = "no gateway opened this query: GET /v1/queries/{id} has its result"};
     const struct request *request = &lookup->request;
     if (err != 0) {
-        respond_failure(request, &redis_away);
+        respond_overloaded(request, redis_away);
     } else if (!state->known) {
         query_id_respond_unknown(lookup->gateway, request);
     } else if (!state->attached) {
@@ -100,7 +99,7 @@ void resume_start(struct gateway *gateway, const struct request *request)
     if (lookup == NULL ||
         sl_query_look(gateway->coord, sl_span_of(request->id), on_state, lookup) != 0) {
         free(lookup);
-        respond_failure(request, &redis_away);
+        respond_overloaded(request, redis_away);
         return;
     }
     gateway->callers++;

@@ -192,7 +192,7 @@ static void fail_by_fault(const struct request *request, int err, const struct s
         fail(request, 413, "request_too_large", NULL, fault->message);
         break;
     default:
-        fail(request, 503, "overloaded", NULL, sl_error_text(err));
+        respond_overloaded(request, sl_error_text(err));
     }
 }
 
@@ -201,12 +201,11 @@ static bool has_room(const struct gateway *gateway, const struct request *reques
 {
     size_t max = (size_t)gateway->options->max_inflight;
     if (gateway->draining) {
-        fail(request, 503, "overloaded", NULL, "this gateway is about to end");
+        respond_overloaded(request, "this gateway is about to end");
     } else if (!replies_ready(gateway->replies)) {
-        fail(request, 503, "overloaded", NULL, "this gateway is not ready: it waits for Kafka");
+        respond_overloaded(request, "this gateway is not ready: it waits for Kafka");
     } else if (gateway->in_flight >= max || gateway->listening >= max) {
-        fail(request, 503, "overloaded", NULL,
-             "as many queries as this gateway takes are in flight");
+        respond_overloaded(request, "as many queries as this gateway takes are in flight");
     } else {
         return true;
     }

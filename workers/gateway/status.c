@@ -88,12 +88,6 @@ static void on_gone(void *ctx, bool complete)
     gateway_caller_gone(gateway);
 }
 
-static void refuse(const struct request *request, const char *message)
-{
-    const struct failure failure = {.status = 503, .code = "overloaded", .message = message};
-    respond_failure(request, &failure);
-}
-
 /* --- the result --- */
 
 /* MessagePack as JSON text. */
@@ -171,7 +165,7 @@ static void steer(struct status *status, int32_t partition)
     if (sl_follower_add(status->follower, topic, partition, first->offset) != 0) {
         struct request request = first->request;
         settle(first); /* Tries again for the next. */
-        refuse(&request, "the result could not be read from Kafka");
+        respond_overloaded(&request, "the result could not be read from Kafka");
     }
 }
 
@@ -242,7 +236,7 @@ static void on_timeout(struct sl_timer *timer)
     struct lookup *lookup = SL_ITEM(timer, struct lookup, timeout);
     struct request request = lookup->request;
     settle(lookup);
-    refuse(&request, "the result did not come from Kafka in time");
+    respond_overloaded(&request, "the result did not come from Kafka in time");
 }
 
 static void read_result(struct lookup *lookup, int32_t partition, int64_t offset)
@@ -291,7 +285,7 @@ static void on_state(void *ctx, int err, const struct sl_query_state *state)
     }
     settle(lookup);
     if (err != 0) {
-        refuse(&request, "Redis does not say what became of this query");
+        respond_overloaded(&request, "Redis does not say what became of this query");
     } else if (state->known) {
         respond_state(&request, state);
     } else {
@@ -304,7 +298,8 @@ void status_start(struct status *status, const struct request *request)
     struct gateway *gateway = status->gateway;
     struct lookup *lookup = status->count < WAITING_MAX ? calloc(1, sizeof(*lookup)) : NULL;
     if (lookup == NULL) {
-        refuse(request, "as many queries as this gateway looks up at once are being looked up");
+        respond_overloaded(request,
+                           "as many queries as this gateway looks up at once are being looked up");
         return;
     }
     lookup->status = status;
@@ -312,7 +307,7 @@ void status_start(struct status *status, const struct request *request)
     sl_list_init(&lookup->node);
     if (sl_query_look(gateway->coord, sl_span_of(request->id), on_state, lookup) != 0) {
         free(lookup);
-        refuse(request, "Redis could not be asked what became of this query");
+        respond_overloaded(request, "Redis could not be asked what became of this query");
         return;
     }
     status->count++;
