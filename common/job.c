@@ -97,7 +97,7 @@ struct sl_job *job_create(struct sl_worker *worker, const struct sl_record *reco
     job->input = &worker->stage->inputs[position->topic];
     job->state_data = (char *)job + state_at;
     job->taken_us = sl_clock_now_us();
-    sl_list_init(&job->in_blocked);
+    sl_list_init(&job->in_sending);
     sl_list_init(&job->in_suspects);
     init_work(job);
     copy_record(job, record, (char *)job + record_at);
@@ -293,7 +293,7 @@ void job_destroy(struct sl_job *job)
     settle_stop_retries(job);
     sl_map_remove(&worker->jobs, &job->by_key);
     sl_list_remove(&job->in_state);
-    sl_list_remove(&job->in_blocked);
+    sl_list_remove(&job->in_sending);
     count_state(job, -1);
     suspects_remove(job);
     suspects_review(worker);

@@ -59,8 +59,9 @@ enum { OUTBOX_MAX = 4, TOPIC_MAX = 256, JOB_KEY_MAX = 80 };
 struct sl_job {
     struct sl_worker *worker;
     enum job_state state;
-    struct sl_list in_state;   /* In worker->states[state]. */
-    struct sl_list in_blocked; /* Waiting for room in the producer. */
+    struct sl_list in_state; /* In worker->states[state]. */
+    struct sl_list
+        in_sending; /* In worker->blocked or worker->gathered: on_room is to be called. */
     struct sl_list in_suspects;
     struct sl_map_node by_key;
     char key[JOB_KEY_MAX];
@@ -175,6 +176,9 @@ void settle_send_outbox(struct sl_job *job); /* What was added; step SEND. */
 bool settle_sent(const struct sl_job *job);  /* All that it sent is acknowledged. */
 bool settle_quiet(const struct sl_job *job); /* Neither the producer nor Redis owes an answer. */
 void settle_stop_retries(struct sl_job *job);
-void settle_on_room(struct sl_job *job);
+/* The stage may send for each job of the list, blocked or gathered, which is empty then but for
+ * those that still have no room. */
+void settle_go_on(struct sl_list *jobs);
+void settle_flush(struct sl_worker *worker); /* Of what was gathered, now. */
 
 #endif

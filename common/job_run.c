@@ -167,7 +167,7 @@ void job_leave_running(struct sl_job *job)
     assert(job_runs(job));
     job->started = false;
     sl_timer_stop(job->worker->loop, &job->deadline);
-    sl_list_remove(&job->in_blocked);
+    sl_list_remove(&job->in_sending);
     job->on_room = NULL;
     job_release_permits(job);
 }
@@ -292,6 +292,7 @@ static void on_stream_marked(void *ctx, int err)
     }
     if (err == 0) {
         job->on_streaming(job);
+        settle_flush(job->worker); /* The producer is awake now anyway. */
     } else if (err == -SL_ELOST) {
         on_claim_lost(&job->admission);
     } else {

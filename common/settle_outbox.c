@@ -16,7 +16,7 @@
 #include <assert.h>
 #include <stdio.h>
 
-enum { RETRY_BASE_MS = 100, RETRY_CAP_MS = 2000, REPLY_TRIES = 5 };
+enum { RETRY_BASE_MS = 100, RETRY_CAP_MS = 2000, REPLY_TRIES = 5, GATHER_MS = 5 };
 
 /* Generation numbers its events by attempt; before it the attempt is 0. */
 static bool generates(const struct sl_job *job)
@@ -55,8 +55,8 @@ static int send_counted(struct sl_job *job, const struct sl_outgoing *record)
     if (rv == 0) {
         job->unacked++;
     } else if (rv == -SL_EAGAIN) {
-        sl_list_remove(&job->in_blocked);
-        sl_list_push(&job->worker->blocked, &job->in_blocked);
+        sl_list_remove(&job->in_sending);
+        sl_list_push(&job->worker->blocked, &job->in_sending);
     }
     return rv;
 }
@@ -127,13 +127,61 @@ int sl_job_send(struct sl_job *job, const char *topic, struct sl_span key, struc
     return send_counted(job, &record);
 }
 
-/* The producer has room again: the stage may go on. */
-void settle_on_room(struct sl_job *job)
+void settle_go_on(struct sl_list *jobs)
 {
-    if (job_runs(job) && job->on_room != NULL) {
-        void (*on_room)(struct sl_job * job) = job->on_room;
-        job->on_room = NULL;
-        on_room(job);
+    struct sl_list todo, *node;
+    sl_list_init(&todo);
+    while ((node = sl_list_first(jobs)) != NULL) {
+        sl_list_remove(node);
+        sl_list_push(&todo, node);
+    }
+    while ((node = sl_list_first(&todo)) != NULL) {
+        struct sl_job *job = SL_ITEM(node, struct sl_job, in_sending);
+        sl_list_remove(node);
+        if (job_runs(job) && job->on_room != NULL) {
+            void (*on_room)(struct sl_job * job) = job->on_room;
+            job->on_room = NULL;
+            on_room(job);
+        }
+    }
+}
+
+/* --- gathering --- */
+
+void settle_flush(struct sl_worker *worker)
+{
+    sl_task_cancel(&worker->flush_task);
+    sl_timer_stop(worker->loop, &worker->flush_timer);
+    worker->flushed_ms = sl_clock_now_ms();
+    settle_go_on(&worker->gathered);
+}
+
+static void on_flush_task(struct sl_task *task)
+{
+    settle_flush(SL_ITEM(task, struct sl_worker, flush_task));
+}
+
+static void on_flush_timer(struct sl_timer *timer)
+{
+    settle_flush(SL_ITEM(timer, struct sl_worker, flush_timer));
+}
+
+/* A first one after a pause need not wait; those that come thick and fast go out together. */
+void sl_job_on_flush(struct sl_job *job, void (*flush)(struct sl_job *job))
+{
+    struct sl_worker *worker = job->worker;
+    uint64_t since_ms = sl_clock_now_ms() - worker->flushed_ms;
+    assert(job_runs(job));
+    job->on_room = flush;
+    sl_list_remove(&job->in_sending);
+    sl_list_push(&worker->gathered, &job->in_sending);
+    if (worker->flush_task.pending || sl_timer_active(&worker->flush_timer)) {
+        return;
+    }
+    if (since_ms >= GATHER_MS) {
+        sl_task_defer(worker->loop, &worker->flush_task, on_flush_task);
+    } else {
+        sl_timer_start(worker->loop, &worker->flush_timer, GATHER_MS - since_ms, on_flush_timer);
     }
 }
 

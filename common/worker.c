@@ -134,18 +134,7 @@ static void on_scrape(void *ctx)
 static void on_room(void *ctx)
 {
     struct sl_worker *worker = ctx;
-    struct sl_list todo;
-    sl_list_init(&todo);
-    while (!sl_list_empty(&worker->blocked)) {
-        struct sl_list *node = sl_list_first(&worker->blocked);
-        sl_list_remove(node);
-        sl_list_push(&todo, node);
-    }
-    while (!sl_list_empty(&todo)) {
-        struct sl_list *node = sl_list_first(&todo);
-        sl_list_remove(node);
-        settle_on_room(SL_ITEM(node, struct sl_job, in_blocked));
-    }
+    settle_go_on(&worker->blocked);
 }
 
 static struct sl_counter *dead_letters(struct sl_worker *worker, const char *topic)
@@ -364,6 +353,8 @@ static void destroy_parts(struct sl_worker *worker)
     sl_timer_stop(worker->loop, &worker->drain_timer);
     sl_timer_stop(worker->loop, &worker->linger_timer);
     sl_timer_stop(worker->loop, &worker->tick);
+    sl_timer_stop(worker->loop, &worker->flush_timer);
+    sl_task_cancel(&worker->flush_task);
     sl_task_cancel(&worker->unpark);
     sl_task_cancel(&worker->leave);
     sl_task_cancel(&worker->close);
@@ -380,6 +371,7 @@ int worker_start(struct sl_worker *worker)
 {
     char why[WHY_MAX] = "";
     sl_list_init(&worker->blocked);
+    sl_list_init(&worker->gathered);
     sl_list_init(&worker->suspects);
     for (int i = 0; i < JOB_STATES; i++) {
         sl_list_init(&worker->states[i]);

@@ -14,7 +14,8 @@
  *   token: the query fails with what was sent so far as its partial answer. A short answer is never
  *   passed off as a whole one.
  * - The reply topic is slow: the model's connection is read no further until there is room; text
- *   that was read already waits here, joined into one delta.
+ *   that was read already waits here, joined into one delta. So does text that comes within the few
+ *   milliseconds in which the runtime gathers what all streams have to send; the first never does.
  * - Cancel, deadline: the connection is closed; tokens and usage so far are the query's partial.
  */
 #include "workers/generate/generate.h"
@@ -41,8 +42,9 @@ struct state {
     struct sl_span model;
     struct sl_usage usage;
     bool has_usage, has_reader, ended;
-    bool streaming; /* The claim says that something is being sent. */
-    uint32_t deltas;
+    bool streaming;  /* The claim says that something is being sent. */
+    bool paused;     /* The call is not read, for want of room. */
+    uint32_t pieces; /* Of text that the model sent: about as many as tokens. */
     uint32_t ttft_ms;
     char why[200]; /* What was wrong with the stream. */
 };
@@ -61,13 +63,13 @@ static struct sl_result result_of(struct sl_job *job)
                                .finish_reason = sl_span_of(state->finish),
                                .usage = state->usage,
                                .ttft_ms = state->ttft_ms};
-    if (!state->has_usage && state->deltas > 0) {
+    if (!state->has_usage && state->pieces > 0) {
         size_t chars = query->query.len;
         for (size_t i = 0; i < query->hits_len; i++) {
             chars += query->hits[i].text.len;
         }
         result.usage = (struct sl_usage){.prompt_tokens = (uint32_t)(chars / CHARS_PER_TOKEN),
-                                         .completion_tokens = state->deltas,
+                                         .completion_tokens = state->pieces,
                                          .estimated = true};
     }
     return result;
@@ -104,7 +106,7 @@ static void finish_if_all_sent(struct sl_job *job)
 
 static int send_text(struct sl_job *job);
 
-static void on_room(struct sl_job *job)
+static void go_on(struct sl_job *job)
 {
     struct state *state = sl_job_state(job);
     int rv = send_text(job);
@@ -115,9 +117,10 @@ static void on_room(struct sl_job *job)
         }
         fail(job, SL_QERR_INTERNAL, sl_error_text(rv));
     } else if (rv == 0) {
-        if (state->call != NULL) {
+        if (state->call != NULL && state->paused) {
             sl_upstream_pause(state->call, false);
         }
+        state->paused = false;
         finish_if_all_sent(job);
     }
 }
@@ -134,13 +137,13 @@ static int send_text(struct sl_job *job)
     }
     int rv = sl_job_emit(job, &event);
     if (rv == -SL_EAGAIN) {
-        sl_job_on_room(job, on_room);
+        sl_job_on_room(job, go_on);
         if (state->call != NULL) {
             sl_upstream_pause(state->call, true);
         }
+        state->paused = true;
     } else if (rv == 0) {
         state->emitted = state->answer.len;
-        state->deltas++;
     }
     return rv;
 }
@@ -149,7 +152,7 @@ static void on_streaming(struct sl_job *job)
 {
     struct state *state = sl_job_state(job);
     state->streaming = true;
-    on_room(job);
+    go_on(job);
 }
 
 /* --- the model's stream --- */
@@ -173,13 +176,16 @@ static int on_text(struct sl_job *job, struct sl_span text)
         }
     }
     sl_buf_append_span(&state->answer, text);
+    state->pieces++;
     rv = sl_buf_error(&state->answer);
     if (rv != 0) {
         snprintf(state->why, sizeof(state->why), "the answer is longer than %d bytes", ANSWER_MAX);
         return rv;
     }
-    rv = waiting ? 0 : send_text(job);
-    return rv == -SL_EAGAIN ? 0 : rv;
+    if (!waiting && state->streaming) {
+        sl_job_on_flush(job, go_on);
+    }
+    return 0;
 }
 
 static uint32_t count_of(const struct sl_json *usage, const char *key)
@@ -295,7 +301,7 @@ static void on_end(void *ctx, int err, int status, struct sl_span body, const ch
         fail(job, SL_QERR_UPSTREAM_ERROR, state->why[0] != '\0' ? state->why : detail);
     } else {
         state->ended = true;
-        finish_if_all_sent(job);
+        go_on(job);
     }
 }
 

@@ -27,6 +27,7 @@ struct sl_worker {
     size_t search_count;
     size_t store_count;
     struct sl_store stores[4];
+    struct sl_job *gathered; /* Has something to send at the end of the turn. */
 };
 
 static struct sl_worker *the_worker; /* Upstreams and stores are created without one. */
@@ -274,6 +275,22 @@ void sl_job_on_room(struct sl_job *job, void (*on_room)(struct sl_job *job))
     job->on_room = on_room;
 }
 
+void sl_job_on_flush(struct sl_job *job, void (*flush)(struct sl_job *job))
+{
+    job->on_room = flush;
+    the_worker->gathered = job;
+}
+
+/* At the end of each turn. */
+static void flush(void)
+{
+    struct sl_job *job = the_worker->gathered;
+    the_worker->gathered = NULL;
+    if (job != NULL && job->settled == FAKE_OPEN && job->on_room != NULL) {
+        job->on_room(job);
+    }
+}
+
 int sl_job_send(struct sl_job *job, const char *topic, struct sl_span key, struct sl_span value)
 {
     (void)key;
@@ -396,7 +413,9 @@ struct sl_upstream_call *fake_call(struct sl_worker *worker, size_t i)
 int fake_call_data(struct sl_upstream_call *call, const char *bytes)
 {
     CHECK(call->open);
-    return call->request.callbacks->on_data(call->request.ctx, sl_span_of(bytes));
+    int rv = call->request.callbacks->on_data(call->request.ctx, sl_span_of(bytes));
+    flush();
+    return rv;
 }
 
 void fake_call_retry(struct sl_upstream_call *call)
