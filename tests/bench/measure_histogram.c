@@ -1,7 +1,7 @@
 /*
- * Log-linear buckets. A value below 128 has a bucket of its own; above, a value with n bits falls
- * by its top eight bits (the first is always one) into one of 128 buckets, each 2^(n-8) wide. So
- * the middle of a bucket is never further from a value in it than 1/256 of the value.
+ * Log-linear buckets. A value below 1024 has a bucket of its own; above, a value with n bits falls
+ * by its top eleven bits (the first is always one) into one of 1024 buckets, each 2^(n-11) wide. So
+ * the middle of a bucket is never further from a value in it than 1/2048 of the value.
  *
  * What can go wrong: nothing. A value over the range counts in the last bucket; maximum and mean
  * stay exact.

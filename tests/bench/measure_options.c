@@ -35,7 +35,7 @@ static const struct option_row TABLE[] = {
     {"ideal-ms",   NUMBER,   AT(ideal_ms),    0, 1e6, 0,            "the least time to the first token; the overhead is what is above"},
     {"timeout-ms", INTEGER,  AT(timeout_ms),  1, 3.6e6, 30000,      "of a request, from when it was due"},
     {"tokens",     INTEGER,  AT(tokens),      0, 1e6, 50,           "of a whole answer"},
-    {"max-open",   INTEGER,  AT(max_open),    1, 1e6, 20000,        "requests at once; one that is due above it fails"},
+    {"max-open",   INTEGER,  AT(max_open),    1, 1e6, 20000,        "requests at once, or fewer descriptors; one that is due above fails"},
     {"seed",       INTEGER,  AT(seed),        0, 2147483647, 1,     "of the arrivals"},
     {"query-bytes", INTEGER, AT(query_bytes), 16, 8000, 60,         "length of the question"},
     {"history",    INTEGER,  AT(history),     0, 1000, 0,           "earlier messages that are sent with it"},

@@ -1,6 +1,6 @@
 /*
  * The report. Milliseconds with three decimals in both forms. The overhead is the time to the first
- * token less the ideal; its percentiles are those of the time to the first token, shifted.
+ * token less the ideal, at least 0.
  */
 #include "tests/bench/measure_report.h"
 
@@ -43,16 +43,16 @@ static void put_count(struct sl_json_writer *w, const char *key, uint64_t value)
 
 /* Nothing measured is an empty object, not a row of zeros. */
 static void put_times(struct sl_json_writer *w, const char *key,
-                      const struct measure_histogram *histogram, double less_ms)
+                      const struct measure_histogram *histogram)
 {
     sl_json_key(w, key);
     sl_json_begin_object(w);
     if (histogram->count > 0) {
-        put_number(w, "p50", quantile_ms(histogram, 0.5) - less_ms);
-        put_number(w, "p90", quantile_ms(histogram, 0.9) - less_ms);
-        put_number(w, "p99", quantile_ms(histogram, 0.99) - less_ms);
-        put_number(w, "max", ms_of(histogram->max) - less_ms);
-        put_number(w, "mean", measure_histogram_mean(histogram) / 1e6 - less_ms);
+        put_number(w, "p50", quantile_ms(histogram, 0.5));
+        put_number(w, "p90", quantile_ms(histogram, 0.9));
+        put_number(w, "p99", quantile_ms(histogram, 0.99));
+        put_number(w, "max", ms_of(histogram->max));
+        put_number(w, "mean", measure_histogram_mean(histogram) / 1e6);
     }
     sl_json_end_object(w);
 }
@@ -89,11 +89,11 @@ void measure_report_json(const struct measure_run *run, struct sl_buf *out)
     put_count(&w, "answered", run->answered);
     put_count(&w, "failed", run->failed);
     put_failures(&w, run);
-    put_times(&w, "ttft_ms", &run->ttft, 0);
-    put_times(&w, "overhead_ms", &run->ttft, options->ideal_ms);
-    put_times(&w, "total_ms", &run->total, 0);
-    put_times(&w, "gap_ms", &run->gap, 0);
-    put_times(&w, "start_late_ms", &run->start_late, 0);
+    put_times(&w, "ttft_ms", &run->ttft);
+    put_times(&w, "overhead_ms", &run->overhead);
+    put_times(&w, "total_ms", &run->total);
+    put_times(&w, "gap_ms", &run->gap);
+    put_times(&w, "start_late_ms", &run->start_late);
     put_count(&w, "events", run->events);
     put_count(&w, "tokens", run->tokens);
     put_number(&w, "answered_per_s", answered_per_s(run));
@@ -102,15 +102,14 @@ void measure_report_json(const struct measure_run *run, struct sl_buf *out)
     sl_json_end_object(&w);
 }
 
-static void print_times(const char *name, const struct measure_histogram *histogram, double less_ms)
+static void print_times(const char *name, const struct measure_histogram *histogram)
 {
     if (histogram->count == 0) {
         return;
     }
-    fprintf(stderr, "%-16s %10.3f %10.3f %10.3f %10.3f %10.3f\n", name,
-            quantile_ms(histogram, 0.5) - less_ms, quantile_ms(histogram, 0.9) - less_ms,
-            quantile_ms(histogram, 0.99) - less_ms, ms_of(histogram->max) - less_ms,
-            measure_histogram_mean(histogram) / 1e6 - less_ms);
+    fprintf(stderr, "%-16s %10.3f %10.3f %10.3f %10.3f %10.3f\n", name, quantile_ms(histogram, 0.5),
+            quantile_ms(histogram, 0.9), quantile_ms(histogram, 0.99), ms_of(histogram->max),
+            measure_histogram_mean(histogram) / 1e6);
 }
 
 static void print_summary(const struct measure_run *run)
@@ -129,13 +128,13 @@ static void print_summary(const struct measure_run *run)
             answered_per_s(run), run->peak_open, (unsigned long long)run->tokens,
             (unsigned long long)run->events, (double)run->cpu_ns / 1e9);
     fprintf(stderr, "%-16s %10s %10s %10s %10s %10s\n", "ms", "p50", "p90", "p99", "max", "mean");
-    print_times("first token", &run->ttft, 0);
+    print_times("first token", &run->ttft);
     if (options->ideal_ms > 0) {
-        print_times("above the ideal", &run->ttft, options->ideal_ms);
+        print_times("above the ideal", &run->overhead);
     }
-    print_times("whole answer", &run->total, 0);
-    print_times("gap", &run->gap, 0);
-    print_times("started late", &run->start_late, 0);
+    print_times("whole answer", &run->total);
+    print_times("gap", &run->gap);
+    print_times("started late", &run->start_late);
 }
 
 static int write_out(FILE *file, struct sl_span text)

@@ -43,6 +43,7 @@ struct measure_call {
     bool counted;
 };
 
+/* Larger than 1 MiB, for its histograms. */
 struct measure_run {
     const struct measure_options *options;
     struct measure_schedule schedule;
@@ -52,7 +53,7 @@ struct measure_run {
     uint64_t due, answered, failed, failures[MEASURE_FAILURE_KINDS]; /* Of the counted. */
     uint64_t tokens, events;
     uint64_t cpu_from_ns, cpu_ns; /* Of this process, since the counted phase began. */
-    struct measure_histogram ttft, total, gap, start_late;
+    struct measure_histogram ttft, overhead, total, gap, start_late;
 };
 
 /* The first request may be due at now_ns. options is borrowed. 0 or -SL_ENOMEM. */
