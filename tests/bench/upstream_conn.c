@@ -210,10 +210,12 @@ static void send_tokens(struct upstream_conn *conn)
     server->stats.tokens += to - from;
     if (at_once) {
         sl_buf_append_span(&server->out, bytes);
+        upstream_answers_tail(call->answers, &call->asked, &server->out);
+        send_out(conn);
     } else {
         send_bytes(conn, bytes);
-        upstream_stats_written(&server->stats, conn->timer.due_us);
     }
+    upstream_stats_written(&server->stats, conn->timer.due_us);
     if (conn->fd < 0) {
         return;
     }
@@ -223,8 +225,10 @@ static void send_tokens(struct upstream_conn *conn)
                              TOKEN_GRID_US);
         return;
     }
-    upstream_answers_tail(call->answers, &call->asked, &server->out);
-    send_out(conn);
+    if (!at_once) {
+        upstream_answers_tail(call->answers, &call->asked, &server->out);
+        send_out(conn);
+    }
     answered(conn);
 }
 

@@ -10,8 +10,6 @@
 
 #include <time.h>
 
-enum { BUCKET_US = 10 };
-
 void upstream_stats_begin(struct upstream_stats *stats, enum upstream_kind kind)
 {
     struct upstream_count *count = &stats->kinds[kind];
@@ -30,32 +28,22 @@ void upstream_stats_written(struct upstream_stats *stats, uint64_t due_us)
 {
     uint64_t now = sl_clock_now_us();
     uint64_t late = now > due_us ? now - due_us : 0;
-    uint64_t bucket = late / BUCKET_US;
-    stats->late[bucket < UPSTREAM_LATE_BUCKETS ? bucket : UPSTREAM_LATE_BUCKETS - 1]++;
-    stats->late_count++;
-    stats->late_max_us = late > stats->late_max_us ? late : stats->late_max_us;
+    measure_histogram_add(&stats->late, late * 1000);
 }
 
 void upstream_stats_reset(struct upstream_stats *stats)
 {
-    struct upstream_stats fresh = {.tokens = 0};
     for (size_t i = 0; i < UPSTREAM_KINDS; i++) {
-        fresh.kinds[i].in_flight = fresh.kinds[i].peak = stats->kinds[i].in_flight;
+        uint64_t open = stats->kinds[i].in_flight;
+        stats->kinds[i] = (struct upstream_count){.in_flight = open, .peak = open};
     }
-    *stats = fresh;
+    stats->tokens = 0;
+    memset(&stats->late, 0, sizeof(stats->late));
 }
 
-static double percentile_ms(const struct upstream_stats *stats, double share)
+static double late_ms(const struct upstream_stats *stats, double quantile)
 {
-    uint64_t wanted = (uint64_t)(share * (double)stats->late_count), seen = 0;
-    for (uint64_t i = 0; i + 1 < UPSTREAM_LATE_BUCKETS; i++) {
-        seen += stats->late[i];
-        if (seen > wanted || (seen == stats->late_count && seen > 0)) {
-            uint64_t end = (i + 1) * BUCKET_US;
-            return (double)(end < stats->late_max_us ? end : stats->late_max_us) / 1000;
-        }
-    }
-    return (double)stats->late_max_us / 1000; /* None, or beyond the buckets. */
+    return (double)measure_histogram_quantile(&stats->late, quantile) / 1e6;
 }
 
 static double cpu_seconds(void)
@@ -94,11 +82,11 @@ void upstream_stats_write(const struct upstream_stats *stats, size_t connections
     sl_json_key(&w, "tokens");
     sl_json_put_int(&w, (int64_t)stats->tokens);
     sl_json_key(&w, "late_ms_p50");
-    sl_json_put_number(&w, percentile_ms(stats, 0.5));
+    sl_json_put_number(&w, late_ms(stats, 0.5));
     sl_json_key(&w, "late_ms_p99");
-    sl_json_put_number(&w, percentile_ms(stats, 0.99));
+    sl_json_put_number(&w, late_ms(stats, 0.99));
     sl_json_key(&w, "late_ms_max");
-    sl_json_put_number(&w, (double)stats->late_max_us / 1000);
+    sl_json_put_number(&w, late_ms(stats, 1));
     sl_json_key(&w, "cpu_seconds");
     sl_json_put_number(&w, cpu_seconds());
     sl_json_key(&w, "connections");

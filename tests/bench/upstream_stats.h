@@ -2,9 +2,8 @@
 #ifndef SLUICE_BENCH_UPSTREAM_STATS_H
 #define SLUICE_BENCH_UPSTREAM_STATS_H
 
+#include "measure_histogram.h"
 #include "upstream_answers.h"
-
-enum { UPSTREAM_LATE_BUCKETS = 10000 }; /* Of 10 us each. */
 
 struct upstream_count {
     uint64_t calls, in_flight, peak, aborted;
@@ -13,8 +12,7 @@ struct upstream_count {
 struct upstream_stats {
     struct upstream_count kinds[UPSTREAM_KINDS];
     uint64_t tokens; /* Written to streams. */
-    uint64_t late_count, late_max_us;
-    uint32_t late[UPSTREAM_LATE_BUCKETS];
+    struct measure_histogram late;
 };
 
 void upstream_stats_begin(struct upstream_stats *stats, enum upstream_kind kind);
