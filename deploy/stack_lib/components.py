@@ -106,9 +106,13 @@ def processors():
 # ---- the servers ------------------------------------------------------------------------------
 
 
+# The first tier of the compiler starts faster and is enough for one machine's stack.
+JAVA_OPTIONS = "-Xms64m -Xmx320m -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+JAVA_VARIABLE = "SLUICE_STACK_KAFKA_OPTIONS"
+
+
 def java(layout, *arguments):
-    # The first tier of the compiler starts faster and is enough for one machine's stack.
-    options = ("-Xms64m", "-Xmx320m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+    options = layout.environ.get(JAVA_VARIABLE, JAVA_OPTIONS).split()
     logging = tuple(
         f"-Dorg.slf4j.simpleLogger.{setting}"
         for setting in (

@@ -86,7 +86,7 @@ class Worker:
 
     def __init__(self, name, environment, directory, number, under=()):
         self.name = name
-        self._host = environment["SLUICE_ADMIN_LISTEN"].rpartition(":")[0]
+        self._host, _, self._port = environment["SLUICE_ADMIN_LISTEN"].rpartition(":")
         self.log_path = os.path.join(directory, f"{name}-{number}.log")
         self._log = open(self.log_path, "w", encoding="utf-8")
         self.process = subprocess.Popen(
@@ -98,6 +98,8 @@ class Worker:
             return f.read()
 
     def admin(self):
+        if self._port != "0":
+            return f"http://{self._host}:{self._port}"
         found = re.search(r"admin_port=(\d+)", self.log())
         return f"http://{self._host}:{found.group(1)}" if found else None
 
@@ -132,13 +134,15 @@ class Worker:
 
 
 class Cluster:
-    """`with Cluster() as c:` ... c.url is the gateway, c.upstream the scripted models and stores."""
+    """`with Cluster() as c:` ... c.url is the gateway, c.upstream the scripted models and stores.
+
+    `upstream` is another server that plays them, one with a `port`; whoever gives it stops it."""
 
     keep = False  # The directory with the logs also when all went well.
     _count = 0
 
     def __init__(self, gateway=True, ingest=False, workers=None, stages=STAGES, fresh_redis=False,
-                 **environment):
+                 upstream=None, **environment):
         ensure_servers()
         self._fresh_redis = fresh_redis
         Cluster._count += 1
@@ -149,7 +153,8 @@ class Cluster:
         self._wanted = [name for name in stages for _ in range((workers or {}).get(name, 1))]
         self._wanted += ["ingest"] * ingest + ["gateway"] * gateway
         self._extra = {key: str(value) for key, value in environment.items()}
-        self.upstream = UpstreamProcess()
+        self.upstream = upstream or UpstreamProcess()
+        self._own_upstream = upstream is None
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
 
@@ -174,7 +179,6 @@ class Cluster:
         return base
 
     def __enter__(self):
-        self.upstream.__enter__()
         try:
             self.sluice("topics", "create")
             if not self._fresh_redis:
@@ -200,8 +204,10 @@ class Cluster:
         for worker in self.workers:
             if SANITIZER.search(worker.log()):
                 problems.append(f"{worker.name}:\n{worker.log()[-6000:]}")
-        self.upstream.__exit__(None, None, None)
-        if problems or kind is not None:
+        if self._own_upstream:
+            self.upstream.stop()
+        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+        if problems or kind is not None and not interrupted:
             for worker in self.workers:
                 print(f"--- {worker.log_path}\n{worker.log()[-3000:]}", file=sys.stderr)
         elif not self.keep:
@@ -221,6 +227,9 @@ class Cluster:
     # ---- processes ----
 
     def start(self, name, wait=True, under=(), **environment):
+        if self._extra.get("SLUICE_LOG_LEVEL") in ("warn", "error"):
+            # A log of that level does not name the port.
+            environment.setdefault("SLUICE_ADMIN_LISTEN", f"127.0.0.1:{free_port()}")
         worker = Worker(name, self.environment(**environment), self.directory, len(self.workers),
                         under)
         self.workers.append(worker)
