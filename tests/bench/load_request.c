@@ -18,6 +18,7 @@ enum {
     NUMBER_WIDTH = 16, /* Of the question's bytes: "Question 123456:". */
 };
 
+static const char WORDS[] = "what is kept? ";
 static const char MESSAGE[] = "An earlier message of this conversation, long enough to count: what "
                               "keeps a consumer's place when its worker restarts, and how long?";
 
@@ -49,7 +50,7 @@ static void append_body(struct load_request *request, const struct measure_optio
     request->question_at = body->len;
     request->question_len = (size_t)options->query_bytes;
     for (long i = 0; i < options->query_bytes; i++) {
-        sl_buf_append(body, i < NUMBER_WIDTH ? " " : "what is kept? " + i % 14, 1);
+        sl_buf_append(body, i < NUMBER_WIDTH ? " " : &WORDS[i % (long)(sizeof(WORDS) - 1)], 1);
     }
     sl_buf_append_text(body, "\"");
     for (long i = 0; i < options->history; i++) {

@@ -102,18 +102,18 @@ TEST(even_arrivals_do_not_wait_for_a_late_client)
 TEST(streams_start_spread_and_again_when_they_end)
 {
     struct measure_schedule schedule;
-    uint64_t due = 0, end_ns = START_NS + 10 * MEASURE_S_NS;
-    CHECK_INT(measure_schedule_closed(&schedule, 4, 2 * MEASURE_S_NS, START_NS, end_ns), 0);
-    for (uint64_t i = 0; i < 4; i++) {
-        CHECK_INT(measure_schedule_next(&schedule), START_NS + i * MEASURE_S_NS / 2);
+    enum { STREAMS = 64 };
+    uint64_t due = 0, end_ns = START_NS + 100 * MEASURE_S_NS, spread_ns = 2 * MEASURE_S_NS;
+    CHECK_INT(measure_schedule_closed(&schedule, STREAMS, spread_ns, START_NS, end_ns), 0);
+    for (uint64_t i = 0; i < STREAMS; i++) {
+        CHECK_INT(measure_schedule_next(&schedule), START_NS + i * spread_ns / STREAMS);
         CHECK(measure_schedule_take(&schedule, MEASURE_NEVER - 1, &due));
     }
     CHECK(measure_schedule_next(&schedule) == MEASURE_NEVER);
-    const uint64_t ends_s[] = {7, 4, 6, 5};
-    for (int i = 0; i < 4; i++) {
-        measure_schedule_again(&schedule, START_NS + ends_s[i] * MEASURE_S_NS);
+    for (uint64_t i = 0; i < STREAMS; i++) { /* In another order. */
+        measure_schedule_again(&schedule, START_NS + (4 + i * 37 % STREAMS) * MEASURE_S_NS);
     }
-    for (uint64_t s = 4; s < 8; s++) {
+    for (uint64_t s = 4; s < 4 + STREAMS; s++) {
         CHECK(measure_schedule_take(&schedule, START_NS + s * MEASURE_S_NS, &due));
         CHECK_INT(due, START_NS + s * MEASURE_S_NS);
     }
