@@ -180,7 +180,7 @@ static int parse(struct hops_options *options, int argc, char **argv)
     if (options->brokers == NULL || options->rate <= 0) {
         return wrong("--brokers and --rate are needed", "");
     }
-    return link_check(options) ? -1 : 2;
+    return hops_conf_check(options) ? -1 : 2;
 }
 
 /* --- report --- */

@@ -1,26 +1,25 @@
 /*
- * The five calls of each question, by libcurl's multi interface on one epoll. A question embeds,
- * searches both stores at once, reranks and reads the chat's stream; each answer is taken apart for
- * the next request as soon as it is complete (floor_calls_json.c). There is nothing else: what this
- * costs is what the calls themselves cost a C program.
+ * libcurl's multi interface on one epoll, and nothing else: what this costs is what the calls
+ * themselves cost a C program.
  *
  * One turn: sleep until a descriptor is ready or something is due (epoll_pwait2 and a timer slack
  * of 1 ns, since milliseconds would show), drive curl, settle what has ended, fail what is overdue,
  * start what is due. Settling happens outside curl, because curl may not be called from its own
- * callbacks; the stream's tokens are counted in the callback, at the time at which they are parsed.
+ * callbacks. A transfer that was just added may end at once, and what ends adds the next one: a
+ * turn goes on until curl has nothing to do now, or a question would lie until something else
+ * happens.
  *
  * Each kind of call has a multi handle of its own, as it would have an upstream of its own: curl
  * looks for an idle connection among all that go to one address, and the chat's long ones would be
- * in the way of the others. Questions and their easy handles are kept and used again.
+ * in the way of the others.
  *
  * What can go wrong, per question: the failures of measure_run.h; all its other calls are aborted.
  */
-#include "tests/bench/floor_calls.h"
+#include "tests/bench/floor_calls_internal.h"
 
 #include "tests/bench/measure_clock.h"
 
 #include <assert.h>
-#include <curl/curl.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -31,53 +30,11 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
-enum { BODY_MAX = 8 << 20, LINE_MAX_BYTES = 1 << 20, EVENTS = 128, URL_SIZE = 512 };
+enum { EVENTS = 128 };
 
 static const char *const paths[CALLS_KINDS] = {
     "/v1/embeddings", "/collections/docs/points/query", "/docs/_search",
     "/v1/rerank",     "/v1/chat/completions",
-};
-
-struct question;
-
-struct transfer {
-    struct question *question;
-    enum calls_kind kind;
-    CURL *easy;
-    struct sl_buf request, answer;
-    bool running;
-};
-
-struct question {
-    struct sl_list node; /* In the client's free ones, or in none. */
-    struct measure_call call;
-    struct calls_client *client;
-    struct transfer transfers[CALLS_KINDS];
-    struct sl_buf text;
-    struct calls_passages passages;
-    struct calls_stream stream;
-    bool searched; /* One of the two searches is done. */
-    bool garbled;
-    struct question *next_made;
-};
-
-struct multi {
-    struct calls_client *client;
-    enum calls_kind kind;
-    CURLM *handle;
-    uint64_t due_ns; /* When curl wants to be called. */
-};
-
-struct calls_client {
-    const struct measure_options *options;
-    struct measure_run *run;
-    struct multi multis[CALLS_KINDS];
-    struct curl_slist *headers;
-    struct sl_list free;
-    struct question *made; /* All of them. */
-    char urls[CALLS_KINDS][URL_SIZE];
-    uint64_t number;
-    int epoll_fd, signal_fd;
 };
 
 /* --- curl's callbacks --- */
@@ -108,202 +65,6 @@ static int on_timer(CURLM *handle, long delay_ms, void *ctx)
     return 0;
 }
 
-static size_t on_body(char *data, size_t size, size_t count, void *ctx)
-{
-    struct transfer *transfer = ctx;
-    struct sl_span bytes = {data, size * count};
-    long status = 0;
-    if (transfer->kind != CALLS_CHAT) {
-        sl_buf_append_span(&transfer->answer, bytes);
-        return sl_buf_error(&transfer->answer) == 0 ? bytes.len : 0;
-    }
-    curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &status);
-    if (status != 200) {
-        return bytes.len;
-    }
-    struct question *question = transfer->question;
-    long tokens = 0, events = 0;
-    question->garbled = !calls_stream_read(&question->stream, bytes, &tokens, &events);
-    if (tokens > 0) {
-        measure_run_tokens(question->client->run, &question->call, tokens, events,
-                           measure_now_ns());
-    }
-    return question->garbled ? 0 : bytes.len;
-}
-
-/* --- questions --- */
-
-static bool make_transfer(struct question *question, enum calls_kind kind)
-{
-    struct transfer *transfer = &question->transfers[kind];
-    struct calls_client *client = question->client;
-    CURL *easy = curl_easy_init();
-    bool good = easy != NULL;
-    *transfer = (struct transfer){.question = question, .kind = kind, .easy = easy};
-    sl_buf_init(&transfer->request, BODY_MAX);
-    sl_buf_init(&transfer->answer, BODY_MAX);
-#define SET(option, value) (good = good && curl_easy_setopt(easy, option, value) == CURLE_OK)
-    SET(CURLOPT_URL, client->urls[kind]);
-    SET(CURLOPT_HTTPHEADER, client->headers);
-    SET(CURLOPT_POST, 1L);
-    SET(CURLOPT_WRITEFUNCTION, on_body);
-    SET(CURLOPT_WRITEDATA, transfer);
-    SET(CURLOPT_PRIVATE, transfer);
-    SET(CURLOPT_NOSIGNAL, 1L);
-    SET(CURLOPT_PROXY, "");
-    SET(CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-#undef SET
-    return good;
-}
-
-static struct question *make_question(struct calls_client *client)
-{
-    struct question *question = calloc(1, sizeof(*question));
-    if (question == NULL) {
-        return NULL;
-    }
-    question->client = client;
-    question->next_made = client->made;
-    client->made = question; /* Destroyed with the client, also when it is half made. */
-    sl_list_init(&question->node);
-    sl_buf_init(&question->text, BODY_MAX);
-    sl_buf_init(&question->stream.line, LINE_MAX_BYTES);
-    for (int kind = 0; kind < CALLS_KINDS; kind++) {
-        if (!make_transfer(question, (enum calls_kind)kind)) {
-            return NULL;
-        }
-    }
-    return question;
-}
-
-static struct question *take_question(struct calls_client *client)
-{
-    struct sl_list *node = sl_list_first(&client->free);
-    if (node == NULL) {
-        return make_question(client);
-    }
-    sl_list_remove(node);
-    return SL_ITEM(node, struct question, node);
-}
-
-static void give_back(struct question *question)
-{
-    for (int kind = 0; kind < CALLS_KINDS; kind++) {
-        struct transfer *transfer = &question->transfers[kind];
-        if (transfer->running) {
-            curl_multi_remove_handle(question->client->multis[kind].handle, transfer->easy);
-            transfer->running = false;
-        }
-    }
-    calls_passages_clear(&question->passages);
-    sl_buf_clear(&question->stream.line);
-    question->stream.done = question->searched = question->garbled = false;
-    sl_list_push(&question->client->free, &question->node);
-}
-
-static void fail(struct question *question, enum measure_failure failure)
-{
-    measure_run_fail(question->client->run, &question->call, failure, measure_now_ns());
-    give_back(question);
-}
-
-/* --- calls --- */
-
-static void start_call(struct question *question, enum calls_kind kind)
-{
-    struct transfer *transfer = &question->transfers[kind];
-    struct multi *multi = &question->client->multis[kind];
-    curl_off_t len = (curl_off_t)transfer->request.len;
-    sl_buf_clear(&transfer->answer);
-    if (sl_buf_error(&transfer->request) != 0 ||
-        curl_easy_setopt(transfer->easy, CURLOPT_POSTFIELDS, transfer->request.data) != CURLE_OK ||
-        curl_easy_setopt(transfer->easy, CURLOPT_POSTFIELDSIZE_LARGE, len) != CURLE_OK ||
-        curl_multi_add_handle(multi->handle, transfer->easy) != CURLM_OK) {
-        fail(question, MEASURE_CONNECT);
-        return;
-    }
-    transfer->running = true;
-}
-
-static struct sl_span answer_of(const struct question *question, enum calls_kind kind)
-{
-    return sl_buf_span(&question->transfers[kind].answer);
-}
-
-/* Makes the request of the next call, if the answers so far allow it. */
-static void go_on(struct question *question, enum calls_kind kind, bool written)
-{
-    if (!written) {
-        fail(question, MEASURE_GARBLED);
-        return;
-    }
-    start_call(question, kind);
-}
-
-static struct sl_buf *request_of(struct question *question, enum calls_kind kind)
-{
-    struct sl_buf *request = &question->transfers[kind].request;
-    sl_buf_clear(request);
-    return request;
-}
-
-static void on_embedded(struct question *question)
-{
-    calls_write_keyword(request_of(question, CALLS_KEYWORD), sl_buf_span(&question->text));
-    if (!calls_write_vector(request_of(question, CALLS_VECTOR), answer_of(question, CALLS_EMBED)) ||
-        sl_buf_error(&question->transfers[CALLS_KEYWORD].request) != 0) {
-        fail(question, MEASURE_GARBLED);
-        return;
-    }
-    start_call(question, CALLS_VECTOR);
-    if (question->transfers[CALLS_VECTOR].running) {
-        start_call(question, CALLS_KEYWORD);
-    }
-}
-
-static void on_searched(struct question *question)
-{
-    if (!question->searched) {
-        question->searched = true;
-        return;
-    }
-    go_on(question, CALLS_RERANK,
-          calls_write_rerank(request_of(question, CALLS_RERANK), sl_buf_span(&question->text),
-                             answer_of(question, CALLS_VECTOR), answer_of(question, CALLS_KEYWORD),
-                             &question->passages));
-}
-
-static void on_answered(struct question *question)
-{
-    if (!question->stream.done) {
-        fail(question, MEASURE_SHORT);
-        return;
-    }
-    measure_run_end(question->client->run, &question->call, measure_now_ns());
-    give_back(question);
-}
-
-static void on_ended(struct question *question, enum calls_kind kind)
-{
-    switch (kind) {
-    case CALLS_EMBED:
-        on_embedded(question);
-        break;
-    case CALLS_VECTOR:
-    case CALLS_KEYWORD:
-        on_searched(question);
-        break;
-    case CALLS_RERANK:
-        go_on(question, CALLS_CHAT,
-              calls_write_chat(request_of(question, CALLS_CHAT), sl_buf_span(&question->text),
-                               &question->passages, answer_of(question, CALLS_RERANK)));
-        break;
-    default:
-        on_answered(question);
-        break;
-    }
-}
-
 static enum measure_failure failure_of(const struct question *question, CURLcode result)
 {
     if (question->garbled) {
@@ -329,11 +90,12 @@ static void settle(struct calls_client *client)
             curl_multi_remove_handle(handle, easy);
             transfer->running = false;
             if (result != CURLE_OK) {
-                fail(transfer->question, failure_of(transfer->question, result));
+                question_fail(transfer->question, failure_of(transfer->question, result));
             } else if (status != 200) {
-                fail(transfer->question, status == 503 ? MEASURE_STATUS_503 : MEASURE_STATUS_OTHER);
+                question_fail(transfer->question,
+                              status == 503 ? MEASURE_STATUS_503 : MEASURE_STATUS_OTHER);
             } else {
-                on_ended(transfer->question, transfer->kind);
+                question_on_ended(transfer->question, transfer->kind);
             }
         }
     }
@@ -341,20 +103,10 @@ static void settle(struct calls_client *client)
 
 /* --- turns --- */
 
-static void write_text(struct question *question)
-{
-    struct calls_client *client = question->client;
-    sl_buf_clear(&question->text);
-    sl_buf_printf(&question->text, "Question %llu:", (unsigned long long)client->number++);
-    while (question->text.len + 5 < (size_t)client->options->query_bytes) {
-        sl_buf_append_text(&question->text, " what");
-    }
-}
-
 static int start_due(struct calls_client *client, uint64_t now_ns)
 {
     while (measure_schedule_next(&client->run->schedule) <= now_ns) {
-        struct question *question = take_question(client);
+        struct question *question = question_take(client);
         if (question == NULL) {
             fprintf(stderr, "bench_floor_calls: %s\n", sl_error_text(-SL_ENOMEM));
             return -SL_ENOMEM;
@@ -363,9 +115,7 @@ static int start_due(struct calls_client *client, uint64_t now_ns)
             sl_list_push(&client->free, &question->node);
             continue;
         }
-        write_text(question);
-        calls_write_embed(request_of(question, CALLS_EMBED), sl_buf_span(&question->text));
-        start_call(question, CALLS_EMBED);
+        question_start(question);
     }
     return 0;
 }
@@ -374,7 +124,7 @@ static void fail_overdue(struct calls_client *client, uint64_t now_ns)
 {
     struct measure_call *call;
     while ((call = measure_run_overdue(client->run, now_ns)) != NULL) {
-        fail(SL_ITEM(call, struct question, call), MEASURE_TIMEOUT);
+        question_fail(SL_ITEM(call, struct question, call), MEASURE_TIMEOUT);
     }
 }
 
@@ -524,23 +274,6 @@ struct calls_client *calls_client_create(const struct measure_options *options)
     return client;
 }
 
-static void destroy_question(struct question *question)
-{
-    for (int kind = 0; kind < CALLS_KINDS; kind++) {
-        struct transfer *transfer = &question->transfers[kind];
-        if (transfer->running) {
-            curl_multi_remove_handle(question->client->multis[kind].handle, transfer->easy);
-        }
-        curl_easy_cleanup(transfer->easy);
-        sl_buf_fini(&transfer->request);
-        sl_buf_fini(&transfer->answer);
-    }
-    calls_passages_clear(&question->passages);
-    sl_buf_fini(&question->text);
-    sl_buf_fini(&question->stream.line);
-    free(question);
-}
-
 void calls_client_destroy(struct calls_client *client)
 {
     if (client == NULL) {
@@ -549,7 +282,7 @@ void calls_client_destroy(struct calls_client *client)
     while (client->made != NULL) {
         struct question *question = client->made;
         client->made = question->next_made;
-        destroy_question(question);
+        question_destroy(question);
     }
     for (int kind = 0; kind < CALLS_KINDS; kind++) {
         curl_multi_cleanup(client->multis[kind].handle);

@@ -40,6 +40,11 @@ void hops_name(const struct hops_options *options, unsigned hop, char ret[NAME_S
 int hops_topics_create(const struct hops_options *options) SL_CHECKED;
 int hops_topics_delete(const struct hops_options *options) SL_CHECKED;
 
+/* --- floor_hops_conf.c --- */
+
+/* Whether librdkafka takes the options' properties; else a line on standard error. */
+bool hops_conf_check(const struct hops_options *options);
+
 /* --- floor_hops_link.c --- */
 
 struct link;   /* A consumer of one topic and a producer to another. */
@@ -53,8 +58,6 @@ struct link_config {
     void *ctx;
 };
 
-/* Whether librdkafka takes the options' properties; else a line on standard error. */
-bool link_check(const struct hops_options *options);
 /* 0, -SL_ENOMEM or -SL_EIO with a line on standard error. */
 int link_create(const struct link_config *config, struct link **ret) SL_CHECKED;
 /* Leaves the group and commits; waits for what is not acknowledged. Blocks for some seconds at most
