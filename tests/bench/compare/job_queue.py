@@ -26,7 +26,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError
 
 import pipeline
 import serving
-from permits import STATE_SECONDS, Cancelled, Permits
+from permits import Cancelled, Permits
 
 STAGES = ("embed", "retrieve", "rerank", "generate")
 REPLIES = "replies"
@@ -59,10 +59,12 @@ def new_producer(options):
 
 
 def new_consumer(options, *topics, **more):
-    # A partition that was just read is only asked for again when the fetch of the others, which
-    # are empty, has come back: with the default of 500 ms a record would wait for that.
+    # Of several partitions one that was just read is only asked for again when the fetch of the
+    # others, which are empty, has come back: with the default wait a record would lie until then.
+    # A single one needs no short wait, which costs a fetch each few milliseconds also when idle.
+    fetch_wait_ms = 500 if options.partitions == 1 else 5
     return AIOKafkaConsumer(*topics, bootstrap_servers=options.brokers, enable_auto_commit=False,
-                            fetch_max_wait_ms=options.fetch_wait_ms, check_crcs=False,
+                            fetch_max_wait_ms=fetch_wait_ms, check_crcs=False,
                             max_partition_fetch_bytes=1 << 22, **more)
 
 
@@ -98,6 +100,12 @@ class Offsets(ConsumerRebalanceListener):
     async def on_partitions_assigned(self, assigned):
         if assigned:
             self.assigned.set()
+
+
+def open_redis(options):
+    """A few connections: callers wait for a free one."""
+    return redis.asyncio.Redis.from_pool(
+        redis.asyncio.BlockingConnectionPool.from_url(options.redis, max_connections=32))
 
 
 # Workers
@@ -182,9 +190,6 @@ class Worker:
         topic, partition = job["reply"]
         return await self.producer.send(topic, data, key=job["id"].encode(), partition=partition)
 
-    async def finish(self, job):
-        await self._store.set(f"{self._prefix}state:{job['id']}", "done", ex=STATE_SECONDS)
-
 
 async def embed(worker, job):
     async with worker.permits["embed"](job["id"]):
@@ -221,8 +226,7 @@ async def generate(worker, job):
             worker.up.chat(job["query"], job["history"], job["sources"])) as pieces:
         async for piece in pieces:
             await worker.reply(job, events.delta(piece))
-    sent = await worker.reply(job, events.done())
-    await asyncio.gather(sent, worker.finish(job))
+    await (await worker.reply(job, events.done()))
 
 
 HANDLERS = {"embed": embed, "retrieve": retrieve, "rerank": rerank, "generate": generate}
@@ -237,7 +241,7 @@ async def run_worker(options):
     await create_topics(options)
     upstreams = pipeline.Upstreams(options.upstream)
     try:
-        async with redis.asyncio.from_url(options.redis) as store, new_producer(options) as producer:
+        async with open_redis(options) as store, new_producer(options) as producer:
             await Worker(options, options.stage, store, upstreams, producer).run()
     except asyncio.CancelledError:
         pass
@@ -339,7 +343,7 @@ class Gateway:
 
 async def run_gateway(options):
     await create_topics(options)
-    async with redis.asyncio.from_url(options.redis) as store, new_producer(options) as producer:
+    async with open_redis(options) as store, new_producer(options) as producer:
         gateway = Gateway(options, store, producer)
         await gateway.start()
         try:
@@ -363,8 +367,8 @@ def parse():
         command.add_argument("--brokers", required=True, metavar="HOST:PORT")
         command.add_argument("--redis", required=True, metavar="URL")
         command.add_argument("--prefix", default="jq.", help="of topics, groups and keys")
-        command.add_argument("--partitions", type=int, default=4, help="of a stage's topic")
-        command.add_argument("--fetch-wait-ms", type=int, default=5)
+        command.add_argument("--partitions", type=int, default=1, help="of a stage's topic: as "
+                             "many as it has workers")
     return parser.parse_args()
 
 

@@ -22,7 +22,10 @@ TAKE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local back = tonumber(ARGV[6])
-if back > 0 then redis.call('ZREM', KEYS[1], unpack(ARGV, 7, 6 + back)) end
+for i = 7, 6 + back do
+  redis.call('ZREM', KEYS[1], ARGV[i])
+  redis.call('SET', ARGV[3] .. 'state:' .. ARGV[i], ARGV[4] .. ' ended', 'EX', ARGV[5])
+end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 local free = tonumber(ARGV[1]) - redis.call('ZCARD', KEYS[1])
 local granted = {}
