@@ -23,8 +23,8 @@ class Bar:
 
     def cells(self):
         sign = "at least" if self.least else "at most"
-        return (self.what, f"{sign} {number(self.bound)} {self.unit}",
-                f"{number(self.measured)} {self.unit}", "yes" if self.reached else "**no**", self.note)
+        return (self.what, f"{sign} {number(self.bound)} {self.unit}".rstrip(),
+                f"{number(self.measured)} {self.unit}".rstrip(), "yes" if self.reached else "**no**", self.note)
 
 
 def number(value):
@@ -99,7 +99,7 @@ def whole(at, streams):
     mine = at.get(("sluice", streams))
     if not mine:
         return []
-    return [Bar(f"failures, {streams} streams", mine["failed"], 0, ""),
+    return [Bar(f"failures, {streams} streams, one worker of each kind", mine["failed"], 0, ""),
             floored(f"TTFT above ideal, p50, {streams} streams", mine["overhead_ms"]["p50"], 50,
                     floor_ms(at, streams))]
 

@@ -37,7 +37,7 @@ static const struct option_row TABLE[] = {
     {"tokens",     INTEGER,  AT(tokens),      0, 1e6, 50,           "of a whole answer"},
     {"max-open",   INTEGER,  AT(max_open),    1, 1e6, 20000,        "requests at once, or fewer descriptors; one that is due above fails"},
     {"seed",       INTEGER,  AT(seed),        0, 2147483647, 1,     "of the arrivals"},
-    {"query-bytes", INTEGER, AT(query_bytes), 16, 8000, 60,         "length of the question"},
+    {"query-bytes", INTEGER, AT(query_bytes), 16, 32768, 60,        "length of the question"},
     {"history",    INTEGER,  AT(history),     0, 1000, 0,           "earlier messages that are sent with it"},
     {"json",       TEXT,     AT(json),        0, 0, 0,              "file for the report as JSON, - for stdout"},
 };

@@ -9,8 +9,8 @@ from xml.sax.saxutils import escape
 
 from systems import LABELS
 
-WIDTH, HEIGHT = 760, 420
-LEFT, RIGHT, TOP, BOTTOM = 64, 190, 44, 52
+WIDTH, HEIGHT = 820, 420
+LEFT, RIGHT, TOP, BOTTOM = 64, 240, 44, 52
 LINE_HEIGHT = 16
 TTFT_ORDER = ("sluice", "asyncio", "jobqueue", "calls", "hops")
 STYLE = """

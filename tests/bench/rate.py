@@ -12,7 +12,7 @@ from bench import heading
 from measure import BenchError, Load, ms
 from systems import LABELS
 
-FIRST, HIGHEST, CLOSE = 50, 12800, 1.05
+FIRST, LOWEST, HIGHEST, CLOSE = 50, 5, 12800, 1.05
 TTFT_MS, ANSWERED = 1000, 0.98
 SECONDS, WARMUP = 6, 2
 HEAD = ("system", "highest rate /s", "there: TTFT p50 ms", "p99 ms", "CPU ms a request, own",
@@ -26,13 +26,21 @@ def is_held(result):
 
 
 def search(try_rate, first=FIRST, highest=HIGHEST, close=CLOSE):
-    """The highest rate for which try_rate() is true, to a factor of `close`; 0 where none is."""
+    """The highest rate for which try_rate() is true, to a factor of `close`; 0 where there is none
+    above LOWEST."""
     low, high = 0, first
     while high <= highest and try_rate(high):
         low, high = high, high * 2
-    if low == 0 or high > highest:
+    if high > highest:
         return low
-    while high / low > close:
+    while low == 0:
+        if high / 2 < LOWEST:
+            return 0
+        if try_rate(high // 2):
+            low = high // 2
+        else:
+            high //= 2
+    while high / low > close and high - low > 1:
         middle = round(math.sqrt(low * high))
         if try_rate(middle):
             low = middle

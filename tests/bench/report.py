@@ -1,5 +1,5 @@
 """From results to text: tables for the terminal, JSON in build/bench, and docs/BENCHMARKS.md, which is
-put together from the last result of each subject."""
+put together from the last whole result of each subject."""
 
 import json
 import os
@@ -14,6 +14,7 @@ from prepare import OUT, ROOT
 
 PAGE = os.path.join(ROOT, "docs", "BENCHMARKS.md")
 TTFT_PLOT, CPU_PLOT = "benchmarks-ttft.svg", "benchmarks-cpu.svg"
+PART = "-part"
 NUMBER = re.compile(r"^[\d.,]*$")
 
 INTRODUCTION = """# Benchmarks
@@ -83,10 +84,11 @@ def commit():
     return done.stdout.strip() or "unknown"
 
 
-def save(subject, command, result):
-    """Writes build/bench/SUBJECT.json, with what is needed to repeat it."""
+def save(subject, command, result, whole):
+    """Writes build/bench/SUBJECT.json, with what is needed to repeat it; SUBJECT-part.json where not
+    all was measured that the page wants, so that it does not take the place of what was."""
     os.makedirs(OUT, exist_ok=True)
-    path = os.path.join(OUT, subject + ".json")
+    path = os.path.join(OUT, subject + ("" if whole else PART) + ".json")
     record = {"subject": subject, "command": command, "date": time.strftime("%Y-%m-%d"),
               "machine": machine(), "commit": commit(), "result": result}
     with open(path + ".partial", "w", encoding="utf-8") as f:
@@ -97,14 +99,14 @@ def save(subject, command, result):
 
 
 def load_all():
-    """The last record of each subject that was ever measured here."""
+    """The last record of each subject that was measured here, of the whole one if there is one."""
     records = {}
     for subject in TITLES:
-        try:
-            with open(os.path.join(OUT, subject + ".json"), encoding="utf-8") as f:
-                records[subject] = json.load(f)
-        except FileNotFoundError:
-            pass
+        for name in (subject, subject + PART):
+            path = os.path.join(OUT, name + ".json")
+            if subject not in records and os.path.exists(path):
+                with open(path, encoding="utf-8") as f:
+                    records[subject] = json.load(f)
     return records
 
 
@@ -114,7 +116,8 @@ def load_all():
 def grid(head, rows):
     """A Markdown table with columns of equal width; numbers to the right."""
     widths = [max(len(str(row[i])) for row in (head, *rows)) for i in range(len(head))]
-    right = [all(NUMBER.match(row[i]) for row in rows) and i > 0 for i in range(len(head))]
+    right = [i > 0 and any(row[i] for row in rows) and all(NUMBER.match(row[i]) for row in rows)
+             for i in range(len(head))]
 
     def line(cells):
         padded = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(cells, widths, right))
@@ -147,11 +150,9 @@ def write_page(subjects):
                      " takes its place.\n\n" + text + "\n")
     written = [PAGE]
     for subject, record in records.items():
-        title, command = TITLES[subject]
-        made = (f"`tests/bench/{command}`, {record['date']}, commit {record['commit']}; "
+        title, _ = TITLES[subject]
+        made = (f"`{record['command']}`, {record['date']}, commit {record['commit']};\n"
                 f"{record['machine']}.")
-        if record["command"] != f"tests/bench/{command}":
-            made = made.replace(f"tests/bench/{command}", record["command"], 1)
         body = [f"## {title}", "", made]
         if subject in WORDS:
             body += ["", WORDS[subject]]

@@ -223,9 +223,11 @@ class Sluice:
         self.url = self.cluster.url
         return self
 
-    def __exit__(self, kind, *error):
+    def __exit__(self, kind, *_error):
+        # Their logs are of interest where one of them ended before it was asked to.
+        ended = any(worker.process.poll() is not None for worker in self.cluster.workers)
         try:
-            self.cluster.__exit__(kind, *error)
+            self.cluster.__exit__(kind if ended else kind and KeyboardInterrupt, None, None)
         except AssertionError as problem:
             raise BenchError(str(problem)) from None
 

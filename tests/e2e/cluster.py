@@ -207,7 +207,7 @@ class Cluster:
         if self._own_upstream:
             self.upstream.stop()
         interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
-        if problems or kind is not None and not interrupted:
+        if (problems or kind is not None) and not interrupted:
             for worker in self.workers:
                 print(f"--- {worker.log_path}\n{worker.log()[-3000:]}", file=sys.stderr)
         elif not self.keep:

@@ -4,8 +4,10 @@ anything took is not looked at."""
 import contextlib
 import os
 import sys
+import tempfile
 import unittest
 from types import SimpleNamespace
+from unittest import mock
 
 from cluster import BIN, ROOT, Cluster
 
@@ -14,6 +16,7 @@ sys.path.insert(0, os.path.join(ROOT, "tests", "bench"))
 
 import bars  # noqa: E402
 import measure  # noqa: E402
+import rate  # noqa: E402
 import report  # noqa: E402
 import streams_table  # noqa: E402
 import systems  # noqa: E402
@@ -80,6 +83,24 @@ class Programs(unittest.TestCase):
             self.assertGreaterEqual(calls[upstream]["calls"], result["answered"])
 
 
+class Rate(unittest.TestCase):
+    def test_search_finds_the_highest_rate(self):
+        for most in (6, 49, 50, 51, 777, 5000):
+            tried = []
+
+            def holds(value, most=most, tried=tried):
+                tried.append(value)
+                return value <= most
+            found = rate.search(holds)
+            self.assertLessEqual(found, most)
+            self.assertTrue(found > most / rate.CLOSE or found >= most - 1, (found, most))
+            self.assertLess(len(tried), 16)
+
+    def test_search_ends_where_no_rate_holds_and_where_all_do(self):
+        self.assertEqual(rate.search(lambda value: False), 0)
+        self.assertEqual(rate.search(lambda value: True), rate.HIGHEST)
+
+
 class Report(unittest.TestCase):
     @staticmethod
     def row(system, streams, p50, own, **more):
@@ -116,6 +137,21 @@ class Report(unittest.TestCase):
         drawing = dict(report.drawings("table", result))[report.TTFT_PLOT]
         self.assertEqual(drawing.count("<polyline"), 4)
         self.assertIn("prefers-color-scheme: dark", drawing)
+
+    def test_page_has_what_was_measured(self):
+        given = {"table": {"subject": "table", "command": "tests/bench/run --quick", "date": "2026-01-02",
+                           "commit": "abc", "machine": "a machine", "result": self.result(mine=7)}}
+        with tempfile.TemporaryDirectory() as docs:
+            os.mkdir(os.path.join(docs, "docs"))
+            with mock.patch.multiple(report, ROOT=docs, PAGE=os.path.join(docs, "docs", "B.md"),
+                                     load_all=lambda: given):
+                written = report.write_page({"table": streams_table})
+            with open(os.path.join(docs, "docs", "B.md"), encoding="utf-8") as f:
+                page = f.read()
+        self.assertEqual(written, ["docs/B.md", "docs/" + report.TTFT_PLOT])
+        self.assertIn("`tests/bench/run --quick`, 2026-01-02, commit abc;\na machine.", page)
+        self.assertIn(f"]({report.TTFT_PLOT})", page)
+        self.assertIn("| own CPU a request, 100 streams", page)
 
     def test_a_system_that_cannot_be_started_spoils_no_other(self):
         bench = SimpleNamespace(options=SimpleNamespace(streams=[10]),
