@@ -276,6 +276,7 @@ static void set_defaults(struct sl_query *query)
         .deadline_ms = query->deadline_ms,
         .reply_topic = query->reply_topic,
         .reply_partition = query->reply_partition,
+        .reply_bundles = query->reply_bundles,
         .traceparent = query->traceparent,
     };
 }

@@ -44,6 +44,7 @@ void sl_route_write(struct sl_route *route, const struct sl_query *query, bool j
                                  SL_SPAN_ARG(query->reply_topic));
         assert(len > 0 && (size_t)len < sizeof(route->reply_to));
         add_header(route, "reply-to", sl_span_of(route->reply_to));
+        add_header(route, "reply-bundles", query->reply_bundles ? SL_SPAN("1") : SL_SPAN(""));
     }
     add_header(route, "traceparent", query->traceparent);
 }
@@ -172,6 +173,8 @@ int sl_route_read(const struct sl_record *record, const char *const *reply_topic
     if (reply_to.data != NULL) { /* Always: whatever else is wrong is said there. */
         int reply_rv = read_reply_to(reply_to, reply_topics, arena, query, fault);
         rv = reply_rv != 0 ? reply_rv : rv;
+        query->reply_bundles = query->reply_partition >= 0 &&
+                               sl_span_is(sl_record_header(record, "reply-bundles"), "1");
     }
     return rv != 0 ? rv : read_deadline(sl_record_header(record, "sluice-deadline"), query, fault);
 }

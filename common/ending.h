@@ -8,7 +8,7 @@
 #include "common/codec.h"
 #include "common/kafka.h"
 
-enum { SL_ROUTE_HEADERS = 9 };
+enum { SL_ROUTE_HEADERS = 10 };
 
 /* Headers of one record; borrows the query's spans, owns the rest. */
 struct sl_route {
@@ -17,7 +17,7 @@ struct sl_route {
     char deadline[24];
     char reply_to[280];
 };
-/* sluice-id, sluice-tenant, sluice-deadline, reply-to, traceparent as far as set, and content-type.
+/* sluice-id, sluice-tenant, sluice-deadline, reply-to, reply-bundles, traceparent as far as set, and content-type.
  */
 void sl_route_write(struct sl_route *route, const struct sl_query *query, bool json);
 /* The same from a record's headers into the query; spans are copied to the arena. -SL_EBADMSG: the

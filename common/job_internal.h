@@ -179,6 +179,12 @@ void settle_stop_retries(struct sl_job *job);
 /* The stage may send for each job of the list, blocked or gathered, which is empty then but for
  * those that still have no room. */
 void settle_go_on(struct sl_list *jobs);
-void settle_flush(struct sl_worker *worker); /* Of what was gathered, now. */
+void settle_reported(struct sl_job *job, int err); /* Of what it sent while it ran, one record. */
+
+/* settle_bundle.c */
+/* An event for the query's gateway. 0: settle_reported comes; -SL_EAGAIN, -SL_ENOMEM. */
+int settle_bundle_add(struct sl_job *job, struct sl_span event) SL_CHECKED;
+void settle_bundles_go_on(struct sl_worker *worker); /* The producer has room. */
+void settle_bundles_drop(struct sl_worker *worker);  /* Those that it has not been given. */
 
 #endif

@@ -292,7 +292,6 @@ static void on_stream_marked(void *ctx, int err)
     }
     if (err == 0) {
         job->on_streaming(job);
-        settle_flush(job->worker); /* The producer is awake now anyway. */
     } else if (err == -SL_ELOST) {
         on_claim_lost(&job->admission);
     } else {

@@ -91,6 +91,7 @@ struct sl_query {
     int64_t deadline_ms;        /* sluice-deadline; 0: not set yet. */
     struct sl_span reply_topic; /* reply-to; empty: none. */
     int32_t reply_partition;    /* -1: by key. */
+    bool reply_bundles;         /* reply-bundles: who reads there takes bundles (bundle.h). */
     struct sl_span traceparent; /* traceparent; passed on. */
     /* What the pipeline adds. */
     bool json;                   /* "json": the job was JSON, so are its results. */

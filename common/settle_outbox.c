@@ -16,7 +16,7 @@
 #include <assert.h>
 #include <stdio.h>
 
-enum { RETRY_BASE_MS = 100, RETRY_CAP_MS = 2000, REPLY_TRIES = 5, GATHER_MS = 5 };
+enum { RETRY_BASE_MS = 100, RETRY_CAP_MS = 2000, REPLY_TRIES = 5 };
 
 /* Generation numbers its events by attempt; before it the attempt is 0. */
 static bool generates(const struct sl_job *job)
@@ -31,11 +31,8 @@ uint32_t settle_attempt(const struct sl_job *job)
 
 /* --- what stages send while they run --- */
 
-static void on_stage_record(void *ctx, int err, int32_t partition, int64_t offset)
+void settle_reported(struct sl_job *job, int err)
 {
-    struct sl_job *job = ctx;
-    (void)partition;
-    (void)offset;
     job->unacked--;
     if (err != 0 && job->delivery_err == 0) {
         job->delivery_err = err;
@@ -49,9 +46,16 @@ static void on_stage_record(void *ctx, int err, int32_t partition, int64_t offse
     job_next(job);
 }
 
-static int send_counted(struct sl_job *job, const struct sl_outgoing *record)
+static void on_stage_record(void *ctx, int err, int32_t partition, int64_t offset)
 {
-    int rv = sl_producer_send(job->worker->producer, record, on_stage_record, job);
+    (void)partition;
+    (void)offset;
+    settle_reported(ctx, err);
+}
+
+/* What sending came to: it is waited for, or for room. */
+static int count_sent(struct sl_job *job, int rv)
+{
     if (rv == 0) {
         job->unacked++;
     } else if (rv == -SL_EAGAIN) {
@@ -59,6 +63,11 @@ static int send_counted(struct sl_job *job, const struct sl_outgoing *record)
         sl_list_push(&job->worker->blocked, &job->in_sending);
     }
     return rv;
+}
+
+static int send_counted(struct sl_job *job, const struct sl_outgoing *record)
+{
+    return count_sent(job, sl_producer_send(job->worker->producer, record, on_stage_record, job));
 }
 
 struct outbox_item *settle_add(struct sl_job *job, enum outbox_kind kind,
@@ -91,6 +100,11 @@ int sl_job_emit(struct sl_job *job, struct sl_event *event)
     sl_event_encode(event, query->json, &job->early);
     int rv = sl_buf_error(&job->early);
     if (rv != 0) {
+        return rv;
+    }
+    if (query->reply_bundles && event->type == SL_EVENT_DELTA) {
+        rv = count_sent(job, settle_bundle_add(job, sl_buf_span(&job->early)));
+        job->seq += rv == 0 ? 1 : 0;
         return rv;
     }
     char topic[TOPIC_MAX];
@@ -143,45 +157,6 @@ void settle_go_on(struct sl_list *jobs)
             job->on_room = NULL;
             on_room(job);
         }
-    }
-}
-
-/* --- gathering --- */
-
-void settle_flush(struct sl_worker *worker)
-{
-    sl_task_cancel(&worker->flush_task);
-    sl_timer_stop(worker->loop, &worker->flush_timer);
-    worker->flushed_ms = sl_clock_now_ms();
-    settle_go_on(&worker->gathered);
-}
-
-static void on_flush_task(struct sl_task *task)
-{
-    settle_flush(SL_ITEM(task, struct sl_worker, flush_task));
-}
-
-static void on_flush_timer(struct sl_timer *timer)
-{
-    settle_flush(SL_ITEM(timer, struct sl_worker, flush_timer));
-}
-
-/* A first one after a pause need not wait; those that come thick and fast go out together. */
-void sl_job_on_flush(struct sl_job *job, void (*flush)(struct sl_job *job))
-{
-    struct sl_worker *worker = job->worker;
-    uint64_t since_ms = sl_clock_now_ms() - worker->flushed_ms;
-    assert(job_runs(job));
-    job->on_room = flush;
-    sl_list_remove(&job->in_sending);
-    sl_list_push(&worker->gathered, &job->in_sending);
-    if (worker->flush_task.pending || sl_timer_active(&worker->flush_timer)) {
-        return;
-    }
-    if (since_ms >= GATHER_MS) {
-        sl_task_defer(worker->loop, &worker->flush_task, on_flush_task);
-    } else {
-        sl_timer_start(worker->loop, &worker->flush_timer, GATHER_MS - since_ms, on_flush_timer);
     }
 }
 

@@ -134,6 +134,7 @@ static void on_scrape(void *ctx)
 static void on_room(void *ctx)
 {
     struct sl_worker *worker = ctx;
+    settle_bundles_go_on(worker);
     settle_go_on(&worker->blocked);
 }
 
@@ -372,6 +373,7 @@ int worker_start(struct sl_worker *worker)
     char why[WHY_MAX] = "";
     sl_list_init(&worker->blocked);
     sl_list_init(&worker->gathered);
+    sl_list_init(&worker->bundles);
     sl_list_init(&worker->suspects);
     for (int i = 0; i < JOB_STATES; i++) {
         sl_list_init(&worker->states[i]);

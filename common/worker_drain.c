@@ -203,6 +203,7 @@ void worker_abandon_all(struct sl_worker *worker)
         }
     }
     /* Every report comes inside: afterwards nothing holds a job any more. */
+    settle_bundles_drop(worker);
     sl_producer_destroy(worker->producer, (uint32_t)share_ms(worker, 20));
     worker->producer = NULL;
     SL_LIST_EACH_SAFE(node, &worker->states[JOB_SETTLING])

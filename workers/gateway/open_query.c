@@ -313,29 +313,28 @@ void open_query_caught_up(struct open_query *q, struct caller *caller)
 
 /* --- records --- */
 
-static int decode(const struct open_query *q, const struct sl_record *record,
-                  struct sl_arena *arena, struct sl_event *event)
+static int decode(const struct open_query *q, struct sl_span bytes, struct sl_arena *arena,
+                  struct sl_event *event)
 {
     sl_arena_init(arena, ARENA_MAX);
-    int err = sl_event_decode(record->value, arena, event);
+    int err = sl_event_decode(bytes, arena, event);
     err = err == 0 && !sl_span_equal(event->id, q->query.id) ? -SL_EBADMSG : err;
     if (err != 0) {
-        sl_log(SL_LOG_WARN, "an event is not readable", SL_SPANF("id", q->query.id),
-               SL_INT("offset", record->offset), SL_ERR(err));
+        sl_log(SL_LOG_WARN, "an event is not readable", SL_SPANF("id", q->query.id), SL_ERR(err));
     }
     return err;
 }
 
-void open_query_live(struct open_query *q, const struct sl_record *record)
+void open_query_live(struct open_query *q, struct sl_span bytes)
 {
     struct sl_arena arena;
     struct sl_event event;
     if (q->live == NULL || q->live->ended) {
         return;
     }
-    if (decode(q, record, &arena, &event) == 0) {
+    if (decode(q, bytes, &arena, &event) == 0) {
         caller_accept(q->live); /* It may have overtaken the acknowledgement. */
-        caller_take(q->live, &event, record->value);
+        caller_take(q->live, &event, bytes);
     }
     sl_arena_fini(&arena);
     open_query_tidy(q);
@@ -347,7 +346,7 @@ static bool wants(const struct caller *caller, const struct sl_record *record)
            record->partition == replay_partition(caller->log) && record->offset >= caller->position;
 }
 
-void open_query_replayed(struct open_query *q, const struct sl_record *record)
+void open_query_replayed(struct open_query *q, const struct sl_record *record, struct sl_span bytes)
 {
     struct sl_arena arena;
     struct sl_event event;
@@ -356,14 +355,13 @@ void open_query_replayed(struct open_query *q, const struct sl_record *record)
     SL_LIST_EACH(node, &q->callers)
     {
         struct caller *caller = SL_ITEM(node, struct caller, in_query);
-        if (!wants(caller, record)) {
+        if (!wants(caller, record)) { /* Which ends when all of the record was given: replay.c. */
             continue;
         }
-        caller->position = record->offset + 1;
-        err = decoded ? err : decode(q, record, &arena, &event);
+        err = decoded ? err : decode(q, bytes, &arena, &event);
         decoded = true;
         if (err == 0) {
-            caller_take(caller, &event, record->value);
+            caller_take(caller, &event, bytes);
         }
     }
     if (decoded) {

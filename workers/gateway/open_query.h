@@ -59,9 +59,11 @@ void open_query_join(struct gateway *gateway, const struct intake *intake,
 void open_query_delivered(void *ctx, int err, int32_t partition, int64_t offset);
 void open_query_watch(struct open_query *q);
 
-/* A record whose id is this query's, from this gateway's partition, or from a replay. */
-void open_query_live(struct open_query *q, const struct sl_record *record);
-void open_query_replayed(struct open_query *q, const struct sl_record *record);
+/* An event of this query, encoded, from this gateway's partition, or from a replay that read it in
+ * that record. */
+void open_query_live(struct open_query *q, struct sl_span bytes);
+void open_query_replayed(struct open_query *q, const struct sl_record *record,
+                         struct sl_span bytes);
 
 /* A caller of q that is fed by a replay has been given all that stood in the log. */
 void open_query_caught_up(struct open_query *q, struct caller *caller);

@@ -113,6 +113,7 @@ static int produce(struct open_query *q, const struct sl_query *parsed)
     job.deadline_ms = q->query.deadline_ms;
     job.reply_topic = q->query.reply_topic;
     job.reply_partition = q->query.reply_partition;
+    job.reply_bundles = true;
     job.json = false;
     sl_buf_clear(&gateway->scratch);
     sl_query_encode(&job, &gateway->scratch);

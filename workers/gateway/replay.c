@@ -16,6 +16,7 @@
  */
 #include "workers/gateway/replay.h"
 
+#include "common/bundle.h"
 #include "common/kafka_follow.h"
 #include "common/log.h"
 #include "workers/gateway/open_query.h"
@@ -205,14 +206,46 @@ static void on_collect(struct sl_task *task)
 
 /* --- what the follower tells --- */
 
+struct reading {
+    struct gateway *gateway;
+    const struct sl_record *record;
+};
+
+static void on_event(void *ctx, struct sl_span id, struct sl_span event)
+{
+    const struct reading *reading = ctx;
+    struct sl_map_node *node = sl_map_find(&reading->gateway->open, id);
+    if (node != NULL) {
+        open_query_replayed(SL_ITEM(node, struct open_query, by_id), reading->record, event);
+    }
+}
+
+/* Those that wanted this record have had it. */
+static void pass(struct replay *replay, const struct sl_record *record)
+{
+    struct replay_log *log = find(replay, record->partition);
+    if (log != NULL) {
+        SL_LIST_EACH(node, &log->callers)
+        {
+            struct caller *caller = SL_ITEM(node, struct caller, in_log);
+            if (caller->fed && caller->position <= record->offset) {
+                caller->position = record->offset + 1;
+            }
+        }
+    }
+}
+
 static void on_record(void *ctx, const struct sl_record *record)
 {
     struct replay *replay = ctx;
-    struct sl_span id = sl_record_header(record, "sluice-id");
-    struct sl_map_node *node = id.len > 0 ? sl_map_find(&replay->gateway->open, id) : NULL;
-    if (node != NULL) {
-        open_query_replayed(SL_ITEM(node, struct open_query, by_id), record);
+    struct reading reading = {replay->gateway, record};
+    int err = sl_record_events(record, on_event, &reading);
+    if (err != 0) {
+        sl_log(SL_LOG_WARN, "a bundle of events is not readable",
+               SL_INT("partition", record->partition), SL_INT("offset", record->offset),
+               SL_ERR(err));
     }
+    pass(replay, record);
 }
 
 static void on_end(void *ctx, const char *name, int32_t partition, int64_t next)

@@ -9,11 +9,12 @@
  *
  * A holder of a partition is a member of the sorted set `<prefix>:gateway:reply:<partition>`, whose
  * score is when its lease ends; it is renewed every ten seconds. The lease only spreads gateways
- * over partitions. Two that share one see each other's records and skip them: the query's id is in
- * a header, so that costs one look into the map.
+ * over partitions. Two that share one see each other's records and skip them: the query's id is
+ * beside each event, so that costs one look into the map.
  */
 #include "workers/gateway/replies.h"
 
+#include "common/bundle.h"
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/redis.h"
@@ -44,6 +45,7 @@ struct replies {
     int partitions; /* Also the answer of the thread pool. */
     int32_t partition;
     int64_t next;  /* Offset. */
+    double lag_s;  /* Of the record that is being read. */
     bool counting; /* The thread pool works for us. */
     long long holders[PARTITIONS_MAX];
     int asked;
@@ -54,17 +56,28 @@ static void choose(struct replies *replies);
 
 /* --- records --- */
 
-static void on_record(void *ctx, const struct sl_record *record)
+static void on_event(void *ctx, struct sl_span id, struct sl_span event)
 {
     struct replies *replies = ctx;
     struct gateway *gateway = replies->gateway;
-    struct sl_span id = sl_record_header(record, "sluice-id");
-    struct sl_map_node *node = id.len > 0 ? sl_map_find(&gateway->open, id) : NULL;
-    replies->next = record->offset + 1;
+    struct sl_map_node *node = sl_map_find(&gateway->open, id);
     if (node != NULL) {
-        double lag_s = (double)(sl_clock_unix_ms() - record->timestamp_ms) / 1000;
-        sl_histogram_observe(gateway->metrics.reply_lag, lag_s > 0 ? lag_s : 0);
-        open_query_live(SL_ITEM(node, struct open_query, by_id), record);
+        sl_histogram_observe(gateway->metrics.reply_lag, replies->lag_s);
+        open_query_live(SL_ITEM(node, struct open_query, by_id), event);
+    }
+}
+
+static void on_record(void *ctx, const struct sl_record *record)
+{
+    struct replies *replies = ctx;
+    double lag_s = (double)(sl_clock_unix_ms() - record->timestamp_ms) / 1000;
+    replies->next = record->offset + 1;
+    replies->lag_s = lag_s > 0 ? lag_s : 0;
+    int err = sl_record_events(record, on_event, replies);
+    if (err != 0) {
+        sl_log(SL_LOG_WARN, "a bundle of events is not readable",
+               SL_INT("partition", record->partition), SL_INT("offset", record->offset),
+               SL_ERR(err));
     }
 }
 
