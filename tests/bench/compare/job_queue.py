@@ -53,9 +53,10 @@ async def create_topics(options):
 
 
 def new_producer(options):
-    # linger 0: a batch is what gathers while the one before it is under way.
+    # linger 0: a batch is what gathers while the one before it is under way, up to what the broker
+    # takes by default.
     return AIOKafkaProducer(bootstrap_servers=options.brokers, acks="all", linger_ms=0,
-                            max_batch_size=1 << 18, max_request_size=1 << 22)
+                            max_batch_size=1_000_000, max_request_size=1 << 22)
 
 
 def new_consumer(options, *topics, **more):

@@ -17,6 +17,7 @@ TOP_N = 5
 FUSION_K = 60
 MAX_TOKENS = 512
 QUESTION_SECONDS = 60
+SOURCE_FIELDS = ("doc_id", "chunk_id", "chunk_index", "text", "metadata")
 DONE = b"data: [DONE]\n\n"
 
 INSTRUCTIONS = (
@@ -88,7 +89,8 @@ class Upstreams:
             "model": "rerank", "query": text, "documents": [hit["text"] for hit in hits],
             "top_n": top_n})
         best = sorted(answer["results"], key=lambda result: -result["relevance_score"])[:top_n]
-        return [{**hits[result["index"]], "score": result["relevance_score"]} for result in best]
+        return [{"n": n, **{name: hits[result["index"]].get(name) for name in SOURCE_FIELDS},
+                 "score": result["relevance_score"]} for n, result in enumerate(best, 1)]
 
     async def chat(self, text, history, sources):
         """The answer's pieces as they come; what is ready together is one piece. The generator
@@ -139,8 +141,8 @@ def fuse_found(vector, keyword):
 
 
 def prompt(text, history, sources):
-    passages = "".join(f"[{n}] {' '.join(source['text'].splitlines())}\n"
-                       for n, source in enumerate(sources, 1))
+    passages = "".join(f"[{source['n']}] {' '.join(source['text'].splitlines())}\n"
+                       for source in sources)
     head = f"Passages:\n{passages}" if sources else "There are no passages.\n"
     return [{"role": "system", "content": INSTRUCTIONS}, *history,
             {"role": "user", "content": f"{head}\nQuestion: {text}"}]
@@ -177,8 +179,7 @@ class Events:
         return b"id: %d:%d\nevent: %b\ndata: %b\n\n" % (attempt, seq, kind.encode(), data)
 
     def sources(self, sources):
-        chunks = [{"n": n, **source} for n, source in enumerate(sources, 1)]
-        return self._event(0, 0, "sources", source_chunks=chunks)
+        return self._event(0, 0, "sources", source_chunks=sources)
 
     def delta(self, text):
         seq = self._seq

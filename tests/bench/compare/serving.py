@@ -110,18 +110,8 @@ async def cancel_when_left(receive, task):
     task.cancel()
 
 
-async def health(_scope, _receive, send):
-    await send_json(send, 200, {"status": "ok"})
-
-
-class _Plain:
-    """An ASGI function as an endpoint that Starlette does not wrap."""
-
-    def __init__(self, app):
-        self._app = app
-
-    async def __call__(self, scope, receive, send):
-        await self._app(scope, receive, send)
+async def health():
+    return {"status": "ok"}
 
 
 class _Server(uvicorn.Server):
@@ -143,7 +133,7 @@ async def serve(port, endpoint):
     """Serves POST /v1/query until SIGTERM or SIGINT; prints the port and `ready`."""
     app = FastAPI(openapi_url=None)
     app.router.routes.append(Route("/v1/query", endpoint, methods=["POST"]))
-    app.router.routes.append(Route("/health", _Plain(health), methods=["GET"]))
+    app.get("/health")(health)
     listener = socket.create_server(("127.0.0.1", port), backlog=8192)
     listener.setblocking(False)
     config = uvicorn.Config(
