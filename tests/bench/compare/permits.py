@@ -2,8 +2,9 @@
 is a member whose score is the time when its lease ends, so that those of a dead process come back.
 
 One script gives back and takes, for as many jobs as want to at the time: while its reply is under
-way the next ones gather. That is a third of the CPU of a call for each job, which redis-py spends
-150 us on. The same script notes the state of each job and refuses those that were cancelled.
+way the next ones gather. A call of redis-py costs 90 to 110 us of CPU; taking and giving back a
+permit so costs 156 us for one job at a time and 21 us for ten. The same script notes the state of
+each job and refuses those that were cancelled.
 """
 
 import asyncio
