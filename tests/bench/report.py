@@ -30,7 +30,8 @@ system after the other.
   semaphores, the two searches gathered, answers streamed.
 - **(b)**: the Python job queue: a FastAPI gateway and aiokafka workers over the same broker and Redis.
 - **(c)**, the floor: a minimal C client that makes the five calls itself, and a minimal C chain of five
-  Kafka hops. Both together are what the design cannot get below.
+  Kafka hops, with one record a question: the tokens' way back is not in it. Both together are what
+  the design cannot get below.
 
 Kafka (one broker, its usual compiler), Redis, stub and client run on the same processors as the
 system. Latencies of the stub are 120 ms for an embedding, 150 and 100 ms for the two searches, 200 ms
