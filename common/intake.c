@@ -176,7 +176,9 @@ static int decode_bulk(struct sl_job *job)
 /* Sets query, document or batch. 0: it is a job (perhaps with job->fault_err set); else not. */
 int intake_decode(struct sl_job *job)
 {
+    uint64_t began_us = sl_clock_now_us();
     int rv = job->input->kind == SL_INPUT_QUERY ? decode_query(job) : decode_bulk(job);
+    job->decode_us = sl_clock_now_us() - began_us;
     if (rv == -SL_EINVAL && job->input->kind == SL_INPUT_QUERY) {
         job->fault_err = rv;
         rv = 0;

@@ -226,7 +226,8 @@ void job_forget(struct sl_job *job)
     job->step = SETTLE_NONE;
     job->outbox_count = 0;
     job->packed = job->is_ending = job->is_dead = false;
-    job->granted_us = 0;
+    job->granted_us = job->sent_us = job->acked_us = 0;
+    job->decode_us = job->encode_us = 0;
     job->time = (struct sl_stage_time){.queue_ms = queue_ms};
     memset(job->state_data, 0, job->worker->stage->state_size);
 }

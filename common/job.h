@@ -50,7 +50,7 @@ int sl_job_stream(struct sl_job *job, void (*ready)(struct sl_job *job)) SL_CHEC
 int sl_job_emit(struct sl_job *job, struct sl_event *event) SL_CHECKED;
 /* on_room(job) comes when an emit or send that answered -SL_EAGAIN may be tried again. */
 void sl_job_on_room(struct sl_job *job, void (*on_room)(struct sl_job *job));
-/* flush(job) comes while the job runs: at the end of this turn, or within 5 ms together with that
+/* flush(job) comes while the job runs: at the end of this turn, or within 10 ms together with that
  * of other jobs, whose records then share one request to the broker. Takes the place of on_room. */
 void sl_job_on_flush(struct sl_job *job, void (*flush)(struct sl_job *job));
 /* A record of the stage's own for another topic (without prefix), keyed by key. -SL_EAGAIN as

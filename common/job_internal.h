@@ -33,6 +33,15 @@ enum job_outcome {
         OUTCOME_COUNT
 };
 
+/* The parts of sluice_stage_seconds. wait: for admission, decoding included; ack: the broker's. */
+#define JOB_PARTS(X) X(queue) X(wait) X(decode) X(work) X(encode) X(ack) X(mark)
+enum job_part {
+#define X(name) PART_##name,
+    JOB_PARTS(X)
+#undef X
+        PART_COUNT
+};
+
 enum outbox_kind {
     OUTBOX_EARLY,   /* The event before generation. */
     OUTBOX_FORWARD, /* The query, for the next stage. */
@@ -92,7 +101,8 @@ struct sl_job {
     struct sl_admission admission;
     struct sl_permit permits[SL_ADMIT_PERMITS];
     struct sl_timer deadline;
-    uint64_t taken_us, granted_us, settled_us;
+    uint64_t taken_us, granted_us, settled_us, sent_us, acked_us; /* When; 0: not yet. */
+    uint64_t decode_us, encode_us;                                /* How long. */
     struct sl_stage_time time;
 
     uint32_t seq;     /* Of the next event. */

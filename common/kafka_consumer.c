@@ -381,7 +381,7 @@ static int make_client(struct sl_consumer *consumer, char *why, size_t why_size)
         "heartbeat.interval.ms", "1000",
         "max.poll.interval.ms", "60000",
         "fetch.min.bytes", "1",
-        "fetch.wait.max.ms", "100",
+        "fetch.wait.max.ms", "250",
         "fetch.error.backoff.ms", "100",
         "?fetch.queue.backoff.ms", "100", /* Not in 2.0.2, which has no such wait. */
         "queued.max.messages.kbytes", fetch_queue,

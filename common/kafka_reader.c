@@ -165,7 +165,7 @@ static int make_client(struct sl_reader *reader, const struct sl_kafka_config *c
         "enable.partition.eof", "true",
         "auto.offset.reset", "earliest",
         "fetch.min.bytes", "1",
-        "fetch.wait.max.ms", "100",
+        "fetch.wait.max.ms", "250",
         "fetch.error.backoff.ms", "100",
         "?fetch.queue.backoff.ms", "100",
         "queued.max.messages.kbytes", "4096",

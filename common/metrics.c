@@ -18,8 +18,9 @@
 #include <math.h>
 #include <stdlib.h>
 
-static const double bounds[] = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
-                                0.5,   1,      2.5,   5,    10,    25,   50,  60};
+static const double bounds[] = {0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01,
+                                0.025,  0.05,    0.1,    0.25,  0.5,    1,     2.5,
+                                5,      10,      25,     50,    60};
 enum { BOUND_COUNT = sizeof(bounds) / sizeof(bounds[0]) };
 
 static const char overflow_labels[] = "overflow=\"true\"";

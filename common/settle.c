@@ -51,6 +51,7 @@ void settle_forward(struct sl_job *job, const char *topic)
     worker_topic(job->worker, topic, name);
     sl_buf_clear(&job->bytes);
     sl_query_encode(job->query, &job->bytes);
+    job->encode_us = sl_clock_now_us() - job->settled_us;
     if (sl_buf_error(&job->bytes) != 0) {
         job_end(job, SL_FAILED, SL_QERR_INTERNAL, "the message for the next stage is too large");
         return;
@@ -230,14 +231,25 @@ void settle_worn_out(struct sl_job *job, const char *why)
 
 /* --- the steps --- */
 
+static void observe_us(struct sl_histogram *part, uint64_t us)
+{
+    sl_histogram_observe(part, (double)us / 1e6);
+}
+
 static void observe(struct sl_job *job)
 {
     struct sl_worker *worker = job->worker;
     sl_counter_add(worker->outcomes[job->outcome], 1);
     if (job->granted_us != 0) {
-        sl_histogram_observe(worker->parts[0], (double)job->time.queue_ms / 1000);
-        sl_histogram_observe(worker->parts[1], (double)(job->granted_us - job->taken_us) / 1e6);
-        sl_histogram_observe(worker->parts[2], (double)(job->settled_us - job->granted_us) / 1e6);
+        sl_histogram_observe(worker->parts[PART_queue], (double)job->time.queue_ms / 1000);
+        observe_us(worker->parts[PART_wait], job->granted_us - job->taken_us);
+        observe_us(worker->parts[PART_decode], job->decode_us);
+        observe_us(worker->parts[PART_work], job->settled_us - job->granted_us);
+    }
+    if (job->granted_us != 0 && job->acked_us != 0) {
+        observe_us(worker->parts[PART_encode], job->encode_us);
+        observe_us(worker->parts[PART_ack], job->acked_us - job->sent_us);
+        observe_us(worker->parts[PART_mark], sl_clock_now_us() - job->acked_us);
     }
 }
 
@@ -271,6 +283,7 @@ static void tell_ended(struct sl_job *job)
 static void mark(struct sl_job *job)
 {
     struct sl_coord *coord = job->worker->coord;
+    job->acked_us = job->sent_us != 0 ? sl_clock_now_us() : 0;
     job_free_slot(job);
     tell_ended(job);
     if (job->admission.state == SL_ADMIT_GRANTED) {
@@ -352,9 +365,11 @@ static uint32_t ending_seq(const struct sl_job *job)
 
 static int pack_ending(struct sl_job *job)
 {
+    uint64_t began_us = sl_clock_now_us();
     sl_buf_clear(&job->bytes);
     sl_ending_pack(job->query, &job->result, settle_attempt(job), ending_seq(job),
                    job->admission.fence, sl_coord_now_ms(job->worker->coord), &job->bytes);
+    job->encode_us = sl_clock_now_us() - began_us;
     return sl_buf_error(&job->bytes);
 }
 

@@ -24,7 +24,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { GATHER_MS = 5, BUNDLES_IN_FLIGHT = 4, BUNDLE_FULL = 128 << 10, BUNDLE_MAX = 24 << 20 };
+enum { GATHER_MS = 10, BUNDLES_IN_FLIGHT = 4, BUNDLE_FULL = 128 << 10, BUNDLE_MAX = 24 << 20 };
 
 struct bundle {
     struct sl_list node; /* In worker->bundles, until it is sent. */

@@ -275,6 +275,7 @@ bool settle_sent(const struct sl_job *job)
 void settle_send_outbox(struct sl_job *job)
 {
     size_t count = job->outbox_count;
+    job->sent_us = job->sent_us != 0 ? job->sent_us : sl_clock_now_us();
     job->step = SETTLE_SEND;
     for (size_t i = 0; i < count && job->step == SETTLE_SEND; i++) {
         struct outbox_item *item = &job->outbox[i];

@@ -188,7 +188,11 @@ static int create_metrics(struct sl_worker *worker)
 #define X(name) #name,
     static const char *const outcomes[] = {JOB_OUTCOMES(X)};
 #undef X
-    static const char *const parts[] = {"queue", "wait", "work"};
+    static const char *const parts[] = {
+#define X(name) #name,
+        JOB_PARTS(X)
+#undef X
+    };
     char labels[128];
     int rv = sl_metrics_create(MAX_SERIES, &worker->metrics);
     if (rv != 0) {
@@ -201,11 +205,10 @@ static int create_metrics(struct sl_worker *worker)
             sl_metrics_counter(worker->metrics, "sluice_jobs_total",
                                "Jobs that this stage finished, by outcome.", labels);
     }
-    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+    for (size_t i = 0; i < PART_COUNT; i++) {
         snprintf(labels, sizeof(labels), "stage=\"%s\",part=\"%s\"", worker->stage->name, parts[i]);
-        worker->parts[i] = sl_metrics_histogram(
-            worker->metrics, "sluice_stage_seconds",
-            "Time of a job in this stage: in its topic, waiting for admission, at work.", labels);
+        worker->parts[i] = sl_metrics_histogram(worker->metrics, "sluice_stage_seconds",
+                                                "Time of a job in this stage, by part.", labels);
     }
     snprintf(labels, sizeof(labels), "stage=\"%s\"", worker->stage->name);
     create_job_metrics(worker, labels);

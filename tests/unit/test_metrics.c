@@ -65,6 +65,9 @@ TEST(histogram_buckets_are_cumulative_and_include_their_bound)
     sl_histogram_observe(h, 0.3);
     sl_histogram_observe(h, 100);
     check_text(metrics, "# HELP s Seconds.\n# TYPE s histogram\n"
+                        "s_bucket{part=\"work\",le=\"0.0001\"} 0\n"
+                        "s_bucket{part=\"work\",le=\"0.00025\"} 0\n"
+                        "s_bucket{part=\"work\",le=\"0.0005\"} 0\n"
                         "s_bucket{part=\"work\",le=\"0.001\"} 1\n"
                         "s_bucket{part=\"work\",le=\"0.0025\"} 1\n"
                         "s_bucket{part=\"work\",le=\"0.005\"} 1\n"
