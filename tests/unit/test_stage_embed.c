@@ -17,6 +17,7 @@ static uint64_t now_us = 1000000000;
 static void setup(void)
 {
     sl_clock_use(&now_us);
+    setenv("SLUICE_EMBED_QUERY_LIMIT", "4", 1);
     setenv("SLUICE_EMBED_URL", "http://127.0.0.1:1/v1", 1);
     worker = fake_worker_create(&embed_stage);
 }
@@ -51,23 +52,30 @@ TEST(an_idle_stage_calls_at_once_with_what_came_together)
     teardown();
 }
 
-TEST(questions_wait_for_the_window_while_a_call_is_under_way)
+TEST(questions_wait_for_the_window_when_half_of_the_permits_are_in_use)
 {
     setup();
     struct sl_job *a = fake_job_create(worker, "a"), *b = fake_job_create(worker, "b");
+    struct sl_job *c = fake_job_create(worker, "c");
     fake_start(a);
     turn();
     fake_start(b);
     turn();
-    CHECK_INT(fake_call_count(worker), 1);
-    now_us += 20000;
+    CHECK_INT(fake_call_count(worker), 2); /* Of four. */
+    fake_start(c);
     turn();
     CHECK_INT(fake_call_count(worker), 2);
+    now_us += 20000;
+    turn();
+    CHECK_INT(fake_call_count(worker), 3);
+    fake_call_end(fake_call(worker, 2), 0, 200, ONE);
     fake_call_end(fake_call(worker, 1), 0, 200, ONE);
     fake_call_end(fake_call(worker, 0), 0, 200, ONE);
     CHECK(a->settled == FAKE_FORWARDED && b->settled == FAKE_FORWARDED);
+    CHECK_INT(c->settled, FAKE_FORWARDED);
     fake_job_destroy(a);
     fake_job_destroy(b);
+    fake_job_destroy(c);
     teardown();
 }
 
@@ -238,8 +246,8 @@ int main(int argc, char **argv)
     const struct test_case cases[] = {
         {"an_idle_stage_calls_at_once_with_what_came_together",
          an_idle_stage_calls_at_once_with_what_came_together},
-        {"questions_wait_for_the_window_while_a_call_is_under_way",
-         questions_wait_for_the_window_while_a_call_is_under_way},
+        {"questions_wait_for_the_window_when_half_of_the_permits_are_in_use",
+         questions_wait_for_the_window_when_half_of_the_permits_are_in_use},
         {"a_member_leaves_and_the_last_closes_the_call",
          a_member_leaves_and_the_last_closes_the_call},
         {"only_the_text_at_fault_fails", only_the_text_at_fault_fails},

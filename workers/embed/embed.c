@@ -1,10 +1,11 @@
 /*
  * The embed stage: questions and document chunks become vectors.
  *
- * Questions are gathered: one that finds no call under way goes out at once (with those that came
- * in the same turn); while calls are under way, others wait for at most SLUICE_EMBED_WINDOW or
- * until SLUICE_EMBED_BATCH of them are there, and share a call and its permit. A batch of chunks is
- * a call of its own, as bulk work; a chunk at fault fails its document: the batch goes on to
+ * Questions are gathered: while the calls under way leave half of the questions' permits free, one
+ * goes out at once (with those that came in the same turn). From there on permits are worth more
+ * than milliseconds: others wait for at most SLUICE_EMBED_WINDOW or until SLUICE_EMBED_BATCH of
+ * them are there, and share a call and its permit. A batch of chunks is a call of its own, as bulk
+ * work; a chunk at fault fails its document: the batch goes on to
  * ingestion with the reason in place of vectors.
  *
  * The calls are in call.c, what becomes of each text in member.c.
@@ -19,6 +20,12 @@
 struct embed_config embed_config;
 
 /* --- gathering questions --- */
+
+static long long query_max(void)
+{
+    long long limit = embed_config.upstream.limit;
+    return embed_config.query_limit < limit ? embed_config.query_limit : limit;
+}
 
 static void flush(struct embed_stage *stage)
 {
@@ -49,7 +56,8 @@ static void on_window(struct sl_timer *timer)
 static void on_flush(struct sl_task *task)
 {
     struct embed_stage *stage = SL_ITEM(task, struct embed_stage, flush);
-    if (stage->calls == 0 || stage->gathered_len >= (size_t)embed_config.batch) {
+    bool scarce = stage->calls > 0 && (long long)stage->calls >= query_max() / 2;
+    if (!scarce || stage->gathered_len >= (size_t)embed_config.batch) {
         flush(stage);
     }
 }
@@ -162,12 +170,10 @@ static size_t limits(struct sl_limit ret[SL_STAGE_LIMITS])
 {
     long long limit = embed_config.upstream.limit;
     long long bulk = limit > embed_config.reserve ? limit - embed_config.reserve : 1;
-    ret[0] = (struct sl_limit){
-        .name = "EMBED",
-        .limit = (uint32_t)limit,
-        .query_max =
-            (uint32_t)(embed_config.query_limit < limit ? embed_config.query_limit : limit),
-        .bulk_max = (uint32_t)bulk};
+    ret[0] = (struct sl_limit){.name = "EMBED",
+                               .limit = (uint32_t)limit,
+                               .query_max = (uint32_t)query_max(),
+                               .bulk_max = (uint32_t)bulk};
     return 1;
 }
 
@@ -204,7 +210,8 @@ static const struct sl_option batch_options[] = {
      .min = 1,
      .max = 1000,
      .offset = offsetof(struct embed_config, window_ms),
-     .help = "How long a question waits for others while calls are under way."},
+     .help =
+         "How long a question waits for others when half of the permits for questions are in use."},
     {.name = NULL},
 };
 static const struct sl_option_set option_sets[] = {
