@@ -8,6 +8,11 @@
 
 enum { STR_8 = 0xd9, BIN_32 = 0xc6, ID_HEAD = 2, EVENT_HEAD = 5 };
 
+size_t sl_bundle_len(struct sl_span id, struct sl_span event)
+{
+    return ID_HEAD + id.len + EVENT_HEAD + event.len;
+}
+
 void sl_bundle_add(struct sl_buf *out, struct sl_span id, struct sl_span event)
 {
     assert(id.len <= UINT8_MAX && event.len <= UINT32_MAX);

@@ -14,6 +14,8 @@
 
 #define SL_BUNDLE_TYPE "application/vnd.sluice.bundle+msgpack" /* The record's content-type. */
 
+size_t sl_bundle_len(struct sl_span id, struct sl_span event); /* That adding them takes. */
+
 /* id: at most 255 bytes. Errors are in out. */
 void sl_bundle_add(struct sl_buf *out, struct sl_span id, struct sl_span event);
 

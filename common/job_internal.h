@@ -1,7 +1,7 @@
 /*
  * The runtime's own view of a job, shared by intake.c (records become jobs), job.c (a job's life),
  * job_run.c (admission, running), job_suspect.c (who runs alone), job_stage.c (what stages call),
- * settle.c (how it ends) and settle_outbox.c (what it sends).
+ * settle.c (how it ends), settle_outbox.c (what it sends) and settle_bundle.c (when text goes out).
  */
 #ifndef SLUICE_COMMON_JOB_INTERNAL_H
 #define SLUICE_COMMON_JOB_INTERNAL_H

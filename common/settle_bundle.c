@@ -5,16 +5,19 @@
  * cost a request, an acknowledgement and three wake-ups; so a stage asks to be called when the next
  * flush is (sl_job_on_flush), and sends then what has come since. The flush is at the end of this
  * turn if the last one was some time ago: a stream by itself, and the first after a pause, wait for
- * nothing. What gateways are to get of several streams at one moment is one record (bundle.h).
+ * nothing. What a gateway is to get of several streams at one moment is one record (bundle.h).
  *
- * No more than four bundles are without an acknowledgement: librdkafka's idempotent producer keeps
- * five messages of a partition in flight, and with a sixth in its queue its thread does not sleep
- * until the broker answers (2.0.2: rd_kafka_toppar_producer_serve asks to be woken at once). What
- * comes meanwhile waits here, where it is joined, and goes with the next report.
+ * No more than four bundles of a partition are without an acknowledgement: librdkafka's idempotent
+ * producer keeps five messages of a partition in flight, and with a sixth in its queue its thread
+ * does not sleep until the broker answers (2.0.2: rd_kafka_toppar_producer_serve asks to be woken
+ * at once). What comes meanwhile waits here, where it is joined, and goes with the next report. A
+ * partition that is away (its leader, or one that never was) so stops its own streams and no
+ * others: each has a lane, which is there while it has bundles.
  *
  * A bundle that the producer has no room for stays, and with it all later ones, so that the order
  * holds; those who want to send are told -SL_EAGAIN. Every job of a bundle counts it as a record of
- * its own that is not acknowledged, so none is gone while a bundle names it.
+ * its own that is not acknowledged, so none is gone while a bundle names it. A bundle that fails
+ * fails the attempts of all its jobs, so what is too large for small ones goes by itself.
  */
 #include "common/bundle.h"
 #include "common/clock.h"
@@ -24,13 +27,28 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { GATHER_MS = 10, BUNDLES_IN_FLIGHT = 4, BUNDLE_FULL = 128 << 10, BUNDLE_MAX = 24 << 20 };
+/* BUNDLE_MAX: one event of the largest size that jobs make, and its id; it fits into the topic's 24
+ * MiB. */
+enum {
+    GATHER_MS = 10,
+    BUNDLES_IN_FLIGHT = 4,
+    BUNDLE_FULL = 128 << 10,
+    BUNDLE_MAX = (23 << 20) + 1024,
+};
 
-struct bundle {
-    struct sl_list node; /* In worker->bundles, until it is sent. */
+/* A partition of replies. */
+struct lane {
+    struct sl_list node; /* In worker->lanes. */
     struct sl_worker *worker;
     char topic[TOPIC_MAX];
     int32_t partition;
+    struct sl_list bundles; /* Not sent yet, in order; the last is being filled. */
+    size_t sent;            /* Bundles that are not acknowledged yet. */
+};
+
+struct bundle {
+    struct sl_list node; /* In lane->bundles, until it is sent. */
+    struct lane *lane;
     struct sl_buf bytes;
     struct sl_job **jobs; /* One for each event. */
     size_t count, cap;
@@ -38,7 +56,49 @@ struct bundle {
 
 static void plan(struct sl_worker *worker, bool now);
 
-/* --- one bundle --- */
+/* --- lanes --- */
+
+/* The lane of the query's gateway; NULL: it has nothing under way. */
+static struct lane *find_lane(const struct sl_worker *worker, const struct sl_query *query)
+{
+    SL_LIST_EACH(node, &worker->lanes)
+    {
+        struct lane *lane = SL_ITEM(node, struct lane, node);
+        if (lane->partition == query->reply_partition &&
+            sl_span_is(query->reply_topic, lane->topic)) {
+            return lane;
+        }
+    }
+    return NULL;
+}
+
+static struct lane *create_lane(struct sl_worker *worker, const struct sl_query *query)
+{
+    struct lane *lane = calloc(1, sizeof(*lane));
+    if (lane != NULL) {
+        lane->worker = worker;
+        lane->partition = query->reply_partition;
+        snprintf(lane->topic, TOPIC_MAX, SL_SPAN_FMT, SL_SPAN_ARG(query->reply_topic));
+        sl_list_init(&lane->bundles);
+        sl_list_push(&worker->lanes, &lane->node);
+    }
+    return lane;
+}
+
+static void release_lane(struct lane *lane)
+{
+    if (sl_list_empty(&lane->bundles) && lane->sent == 0) {
+        sl_list_remove(&lane->node);
+        free(lane);
+    }
+}
+
+static bool is_full(const struct lane *lane)
+{
+    return lane->sent >= BUNDLES_IN_FLIGHT;
+}
+
+/* --- sending --- */
 
 static void report(struct bundle *bundle, int err)
 {
@@ -54,75 +114,88 @@ static void report(struct bundle *bundle, int err)
 static void on_delivery(void *ctx, int err, int32_t partition, int64_t offset)
 {
     struct bundle *bundle = ctx;
-    struct sl_worker *worker = bundle->worker;
+    struct lane *lane = bundle->lane;
+    struct sl_worker *worker = lane->worker;
     (void)partition;
     (void)offset;
-    worker->bundles_sent--;
+    lane->sent--;
     report(bundle, err);
-    if (!sl_list_empty(&worker->gathered) || !sl_list_empty(&worker->bundles)) {
-        plan(worker, !sl_list_empty(&worker->bundles));
+    bool more = !sl_list_empty(&lane->bundles);
+    release_lane(lane);
+    if (more || !sl_list_empty(&worker->gathered)) {
+        plan(worker, more);
     }
 }
 
 static int send(struct bundle *bundle)
 {
+    const struct lane *lane = bundle->lane;
     const struct sl_kafka_header type = {SL_SPAN("content-type"), SL_SPAN(SL_BUNDLE_TYPE)};
-    const struct sl_outgoing record = {.topic = bundle->topic,
-                                       .partition = bundle->partition,
+    const struct sl_outgoing record = {.topic = lane->topic,
+                                       .partition = lane->partition,
                                        .value = sl_buf_span(&bundle->bytes),
                                        .headers = &type,
                                        .header_count = 1};
-    int rv = sl_buf_error(&bundle->bytes);
-    return rv != 0 ? rv : sl_producer_send(bundle->worker->producer, &record, on_delivery, bundle);
+    return sl_producer_send(lane->worker->producer, &record, on_delivery, bundle);
 }
 
-static void send_bundles(struct sl_worker *worker)
+/* False: the producer has no room. */
+static bool send_lane(struct lane *lane)
 {
     struct sl_list *node;
-    worker->bundles_blocked = false;
-    while ((node = sl_list_first(&worker->bundles)) != NULL) {
+    while (!is_full(lane) && (node = sl_list_first(&lane->bundles)) != NULL) {
         struct bundle *bundle = SL_ITEM(node, struct bundle, node);
         int rv = send(bundle);
         if (rv == -SL_EAGAIN) {
-            worker->bundles_blocked = true;
-            return;
+            return false;
         }
         if (rv != 0) {
             report(bundle, rv);
         } else {
             sl_list_remove(&bundle->node);
             sl_buf_fini(&bundle->bytes); /* The producer has a copy. */
-            worker->bundles_sent++;
+            lane->sent++;
         }
+    }
+    return true;
+}
+
+static void send_bundles(struct sl_worker *worker)
+{
+    worker->bundles_blocked = false;
+    SL_LIST_EACH_SAFE(node, &worker->lanes)
+    {
+        struct lane *lane = SL_ITEM(node, struct lane, node);
+        if (!send_lane(lane)) {
+            worker->bundles_blocked = true;
+            return;
+        }
+        release_lane(lane);
     }
 }
 
 /* --- filling --- */
 
-/* The one that is being filled for the query's gateway; NULL: no memory. */
-static struct bundle *open_bundle(struct sl_worker *worker, const struct sl_query *query)
+/* The one to fill, which has room for so many bytes more, or none yet; NULL: no memory. Only the
+ * last is filled, or a stream's events would overtake each other. */
+static struct bundle *open_bundle(struct lane *lane, size_t len)
 {
-    SL_LIST_EACH(node, &worker->bundles)
-    {
-        struct bundle *bundle = SL_ITEM(node, struct bundle, node);
-        if (bundle->partition == query->reply_partition && bundle->bytes.len < BUNDLE_FULL &&
-            sl_span_is(query->reply_topic, bundle->topic)) {
-            return bundle;
-        }
+    struct sl_list *last = lane->bundles.prev;
+    struct bundle *bundle = SL_ITEM(last, struct bundle, node);
+    if (last != &lane->bundles && bundle->bytes.len + len <= BUNDLE_FULL) {
+        return bundle;
     }
-    struct bundle *bundle = calloc(1, sizeof(*bundle));
-    if (bundle == NULL) {
-        return NULL;
+    bundle = calloc(1, sizeof(*bundle));
+    if (bundle != NULL) {
+        bundle->lane = lane;
+        sl_buf_init(&bundle->bytes, BUNDLE_MAX);
+        sl_list_push(&lane->bundles, &bundle->node);
     }
-    bundle->worker = worker;
-    bundle->partition = query->reply_partition;
-    snprintf(bundle->topic, TOPIC_MAX, SL_SPAN_FMT, SL_SPAN_ARG(query->reply_topic));
-    sl_buf_init(&bundle->bytes, BUNDLE_MAX);
-    sl_list_push(&worker->bundles, &bundle->node);
     return bundle;
 }
 
-static int add_job(struct bundle *bundle, struct sl_job *job)
+/* Room for one job more, and so many bytes. */
+static int make_room(struct bundle *bundle, size_t len)
 {
     if (bundle->count == bundle->cap) {
         size_t cap = bundle->cap == 0 ? 16 : bundle->cap * 2;
@@ -133,8 +206,26 @@ static int add_job(struct bundle *bundle, struct sl_job *job)
         bundle->jobs = jobs;
         bundle->cap = cap;
     }
-    bundle->jobs[bundle->count++] = job;
+    if (sl_buf_reserve(&bundle->bytes, len) == NULL) {
+        int rv = bundle->bytes.err;
+        bundle->bytes.err = 0; /* What the others have in it is whole. */
+        return rv;
+    }
     return 0;
+}
+
+static int add_event(struct lane *lane, struct sl_job *job, struct sl_span event)
+{
+    size_t len = sl_bundle_len(job->query->id, event);
+    struct bundle *bundle = open_bundle(lane, len);
+    int rv = bundle != NULL ? make_room(bundle, len) : -SL_ENOMEM;
+    if (rv == 0) {
+        sl_bundle_add(&bundle->bytes, job->query->id, event);
+        bundle->jobs[bundle->count++] = job;
+    } else if (bundle != NULL && bundle->count == 0) {
+        report(bundle, rv);
+    }
+    return rv;
 }
 
 int settle_bundle_add(struct sl_job *job, struct sl_span event)
@@ -143,10 +234,15 @@ int settle_bundle_add(struct sl_job *job, struct sl_span event)
     if (worker->bundles_blocked) {
         return -SL_EAGAIN;
     }
-    struct bundle *bundle = open_bundle(worker, job->query);
-    int rv = bundle != NULL ? add_job(bundle, job) : -SL_ENOMEM;
-    if (rv == 0) {
-        sl_bundle_add(&bundle->bytes, job->query->id, event);
+    struct lane *lane = find_lane(worker, job->query);
+    lane = lane != NULL ? lane : create_lane(worker, job->query);
+    if (lane == NULL) {
+        return -SL_ENOMEM;
+    }
+    int rv = add_event(lane, job, event);
+    if (rv != 0) {
+        release_lane(lane);
+    } else if (!is_full(lane)) { /* Else the next report says when. */
         plan(worker, true);
     }
     return rv;
@@ -154,15 +250,40 @@ int settle_bundle_add(struct sl_job *job, struct sl_span event)
 
 /* --- flushing --- */
 
+/* Of those that are gathered, the ones that would only fill bundles that cannot go yet. */
+static void hold_back(struct sl_worker *worker, struct sl_list *held)
+{
+    SL_LIST_EACH_SAFE(node, &worker->gathered)
+    {
+        const struct sl_query *query = SL_ITEM(node, struct sl_job, in_sending)->query;
+        const struct lane *lane = query->reply_bundles ? find_lane(worker, query) : NULL;
+        if (lane != NULL && is_full(lane)) {
+            sl_list_remove(node);
+            sl_list_push(held, node);
+        }
+    }
+}
+
 static void flush(struct sl_worker *worker)
 {
-    if (worker->bundles_sent < BUNDLES_IN_FLIGHT && worker->producer != NULL) {
-        sl_timer_stop(worker->loop, &worker->flush_timer);
-        worker->flushed_ms = sl_clock_now_ms();
-        settle_go_on(&worker->gathered);
-        send_bundles(worker);
-        sl_task_cancel(&worker->flush_task); /* They asked for what was just done. */
-    }                                        /* Else the next report asks again. */
+    struct sl_list held, *node;
+    if (worker->producer == NULL) {
+        return;
+    }
+    sl_timer_stop(worker->loop, &worker->flush_timer);
+    worker->flushed_ms = sl_clock_now_ms();
+    sl_list_init(&held);
+    hold_back(worker, &held);
+    settle_go_on(&worker->gathered);
+    send_bundles(worker);
+    sl_task_cancel(&worker->flush_task);     /* They asked for what was just done. */
+    if (!sl_list_empty(&worker->gathered)) { /* Again, by what came meanwhile. */
+        plan(worker, false);
+    }
+    while ((node = sl_list_first(&held)) != NULL) { /* Until the next report of their lane. */
+        sl_list_remove(node);
+        sl_list_push(&worker->gathered, node);
+    }
 }
 
 static void on_flush_task(struct sl_task *task)
@@ -188,7 +309,7 @@ static void plan(struct sl_worker *worker, bool now)
 
 void sl_job_on_flush(struct sl_job *job, void (*on_flush)(struct sl_job *job))
 {
-    assert(job_runs(job));
+    assert(job_runs(job) && job->query != NULL);
     job->on_room = on_flush;
     sl_list_remove(&job->in_sending);
     sl_list_push(&job->worker->gathered, &job->in_sending);
@@ -205,7 +326,12 @@ void settle_bundles_go_on(struct sl_worker *worker)
 void settle_bundles_drop(struct sl_worker *worker)
 {
     struct sl_list *node;
-    while ((node = sl_list_first(&worker->bundles)) != NULL) {
-        report(SL_ITEM(node, struct bundle, node), -SL_ECLOSED);
+    SL_LIST_EACH_SAFE(each, &worker->lanes)
+    {
+        struct lane *lane = SL_ITEM(each, struct lane, node);
+        while ((node = sl_list_first(&lane->bundles)) != NULL) {
+            report(SL_ITEM(node, struct bundle, node), -SL_ECLOSED);
+        }
+        release_lane(lane);
     }
 }

@@ -376,7 +376,7 @@ int worker_start(struct sl_worker *worker)
     char why[WHY_MAX] = "";
     sl_list_init(&worker->blocked);
     sl_list_init(&worker->gathered);
-    sl_list_init(&worker->bundles);
+    sl_list_init(&worker->lanes);
     sl_list_init(&worker->suspects);
     for (int i = 0; i < JOB_STATES; i++) {
         sl_list_init(&worker->states[i]);

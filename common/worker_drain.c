@@ -27,6 +27,8 @@
 #include "common/clock.h"
 #include "common/log.h"
 
+#include <assert.h>
+
 enum { LINGER_MS = 1000, LINGER_STEP_MS = 10 };
 
 static void on_close(struct sl_task *task);
@@ -206,6 +208,7 @@ void worker_abandon_all(struct sl_worker *worker)
     settle_bundles_drop(worker);
     sl_producer_destroy(worker->producer, (uint32_t)share_ms(worker, 20));
     worker->producer = NULL;
+    assert(sl_list_empty(&worker->lanes));
     SL_LIST_EACH_SAFE(node, &worker->states[JOB_SETTLING])
     {
         settle_leave(SL_ITEM(node, struct sl_job, in_state));

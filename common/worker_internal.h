@@ -40,9 +40,8 @@ struct sl_worker {
     size_t counts[JOB_STATES];
     struct sl_list blocked;  /* Jobs that wait for room in the producer. */
     struct sl_list gathered; /* Jobs that wait for the next flush. */
-    struct sl_list bundles;  /* Of events, not yet with the producer. */
-    size_t bundles_sent;     /* Not acknowledged yet. */
-    bool bundles_blocked;    /* The first waits for room. */
+    struct sl_list lanes;    /* Of bundles: settle_bundle.c. */
+    bool bundles_blocked;    /* One waits for room in the producer. */
     struct sl_task flush_task;
     struct sl_timer flush_timer;
     uint64_t flushed_ms;     /* When the last flush was. */
