@@ -65,7 +65,7 @@ void sl_buf_clear(struct sl_buf *buf)
     buf->err = 0;
 }
 
-char *sl_buf_reserve(struct sl_buf *buf, size_t len)
+char *sl_buf_grow(struct sl_buf *buf, size_t len)
 {
     if (buf->err != 0) {
         return NULL;
@@ -89,26 +89,23 @@ char *sl_buf_reserve(struct sl_buf *buf, size_t len)
     return buf->data + buf->len;
 }
 
-void sl_buf_append(struct sl_buf *buf, const void *data, size_t len)
+void sl_buf_append_uint(struct sl_buf *buf, uint64_t value)
 {
-    if (len == 0) {
-        return;
-    }
-    char *to = sl_buf_reserve(buf, len);
-    if (to != NULL) {
-        memcpy(to, data, len);
-        buf->len += len;
-    }
+    char digits[20]; /* As many as 2^64 has. */
+    size_t at = sizeof(digits);
+    do {
+        digits[--at] = (char)('0' + value % 10);
+        value /= 10;
+    } while (value > 0);
+    sl_buf_append(buf, digits + at, sizeof(digits) - at);
 }
 
-void sl_buf_append_span(struct sl_buf *buf, struct sl_span span)
+void sl_buf_append_int(struct sl_buf *buf, int64_t value)
 {
-    sl_buf_append(buf, span.data, span.len);
-}
-
-void sl_buf_append_text(struct sl_buf *buf, const char *text)
-{
-    sl_buf_append(buf, text, strlen(text));
+    if (value < 0) {
+        sl_buf_append(buf, "-", 1);
+    }
+    sl_buf_append_uint(buf, value < 0 ? 0 - (uint64_t)value : (uint64_t)value);
 }
 
 void sl_buf_vprintf(struct sl_buf *buf, const char *format, va_list args)

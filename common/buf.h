@@ -10,6 +10,7 @@
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <string.h>
 
 struct sl_span {
@@ -52,25 +53,50 @@ struct sl_buf {
     char *data; /* Not terminated; NULL while cap is 0. */
     size_t len;
     size_t cap;
-    size_t max;
+    size_t max; /* As sl_buf_init was told. */
     int err; /* 0, -SL_ENOMEM or -SL_ETOOBIG; sticky until sl_buf_clear. */
 };
 
 void sl_buf_init(struct sl_buf *buf, size_t max); /* Allocates nothing. */
 void sl_buf_fini(struct sl_buf *buf);
 void sl_buf_clear(struct sl_buf *buf); /* Keeps the memory, forgets the error. */
-void sl_buf_append(struct sl_buf *buf, const void *data, size_t len); /* Copies. */
-void sl_buf_append_span(struct sl_buf *buf, struct sl_span span);
-void sl_buf_append_text(struct sl_buf *buf, const char *text);
+/* In decimal; what is written often has no need of sl_buf_printf. */
+void sl_buf_append_uint(struct sl_buf *buf, uint64_t value);
+void sl_buf_append_int(struct sl_buf *buf, int64_t value);
 void sl_buf_printf(struct sl_buf *buf, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void sl_buf_vprintf(struct sl_buf *buf, const char *format, va_list args)
     __attribute__((format(printf, 2, 0)));
-/* Room for len more bytes at data + len, or NULL with the error set. The caller adds to buf->len.
- */
-char *sl_buf_reserve(struct sl_buf *buf, size_t len);
 void sl_buf_consume(struct sl_buf *buf, size_t len); /* Drops len bytes from the front. */
 struct sl_span sl_buf_span(const struct sl_buf *buf);
 int sl_buf_error(const struct sl_buf *buf) SL_CHECKED;
+char *sl_buf_grow(struct sl_buf *buf, size_t len); /* sl_buf_reserve where there is no room yet. */
+
+/* Room for len more bytes at data + len, or NULL with the error set. The caller adds to buf->len.
+ */
+static inline char *sl_buf_reserve(struct sl_buf *buf, size_t len)
+{
+    return buf->err == 0 && len < buf->cap - buf->len ? buf->data + buf->len
+                                                      : sl_buf_grow(buf, len);
+}
+
+static inline void sl_buf_append(struct sl_buf *buf, const void *data, size_t len) /* Copies. */
+{
+    char *to = len > 0 ? sl_buf_reserve(buf, len) : NULL;
+    if (to != NULL) {
+        memcpy(to, data, len);
+        buf->len += len;
+    }
+}
+
+static inline void sl_buf_append_span(struct sl_buf *buf, struct sl_span span)
+{
+    sl_buf_append(buf, span.data, span.len);
+}
+
+static inline void sl_buf_append_text(struct sl_buf *buf, const char *text)
+{
+    sl_buf_append(buf, text, strlen(text));
+}
 
 #endif

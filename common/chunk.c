@@ -35,24 +35,44 @@ static size_t sequence_length(const unsigned char *p, size_t left)
     return len;
 }
 
+size_t sl_utf8_sequence(struct sl_span text)
+{
+    return text.len > 0 ? sequence_length((const unsigned char *)text.data, text.len) : 0;
+}
+
+/* How many bytes at the start are ASCII, by words: at most 7 fewer than there are. */
+static size_t ascii_run(const unsigned char *data, size_t len)
+{
+    uint64_t words[4];
+    size_t at = 0;
+    for (; len - at >= sizeof(words); at += sizeof(words)) {
+        memcpy(words, data + at, sizeof(words));
+        if (((words[0] | words[1] | words[2] | words[3]) & 0x8080808080808080u) != 0) {
+            break;
+        }
+    }
+    for (; len - at >= sizeof(words[0]); at += sizeof(words[0])) {
+        memcpy(words, data + at, sizeof(words[0]));
+        if ((words[0] & 0x8080808080808080u) != 0) {
+            break;
+        }
+    }
+    return at;
+}
+
 size_t sl_utf8_valid(struct sl_span text)
 {
     const unsigned char *data = (const unsigned char *)text.data;
     size_t at = 0;
     while (at < text.len) {
-        uint64_t eight;
-        if (text.len - at >= sizeof(eight)) { /* ASCII, eight bytes at a time. */
-            memcpy(&eight, data + at, sizeof(eight));
-            if ((eight & 0x8080808080808080u) == 0) {
-                at += sizeof(eight);
-                continue;
+        at += ascii_run(data + at, text.len - at);
+        for (size_t i = 0; i < sizeof(uint64_t) && at < text.len; i++) {
+            size_t len = data[at] < 0x80 ? 1 : sequence_length(data + at, text.len - at);
+            if (len == 0) {
+                return at;
             }
+            at += len;
         }
-        size_t len = sequence_length(data + at, text.len - at);
-        if (len == 0) {
-            break;
-        }
-        at += len;
     }
     return at;
 }

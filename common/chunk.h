@@ -26,5 +26,7 @@ bool sl_chunker_next(struct sl_chunker *chunker, struct sl_span *ret);
 
 /* The length in bytes of the valid UTF-8 at the start of text. */
 size_t sl_utf8_valid(struct sl_span text);
+/* The length of the character at the start of text, or 0: there is none. */
+size_t sl_utf8_sequence(struct sl_span text);
 
 #endif

@@ -55,14 +55,25 @@ void sl_decoder_refuse(struct sl_decoder *decoder, const char *name, const char 
     va_end(args);
 }
 
+static void put_place(struct sl_buf *out, const char *name, long long i)
+{
+    sl_buf_append_text(out, name);
+    if (i >= 0) {
+        sl_buf_append(out, "[", 1);
+        sl_buf_append_int(out, i);
+        sl_buf_append(out, "]", 1);
+    }
+}
+
 size_t sl_decoder_enter(struct sl_decoder *decoder, const char *name, long long i)
 {
     size_t left = strlen(decoder->path);
-    if (i < 0) {
-        snprintf(decoder->path + left, sizeof(decoder->path) - left, "%s.", name);
-    } else {
-        snprintf(decoder->path + left, sizeof(decoder->path) - left, "%s[%lld].", name, i);
-    }
+    struct sl_buf path = {.data = decoder->path + left,
+                          .cap = sizeof(decoder->path) - left - 1,
+                          .max = sizeof(decoder->path) - left - 1};
+    put_place(&path, name, i);
+    sl_buf_append(&path, ".", 1);
+    path.data[path.len] = 0; /* What there was no room for is left out. */
     return left;
 }
 
@@ -193,13 +204,30 @@ static void on_unknown(struct sl_decoder *decoder, const struct sl_fields *field
     }
 }
 
-static size_t find_field(const struct sl_fields *fields, const struct sl_value *key)
+/* A key may hold anything, a zero too; a name ends with one. */
+static bool is_named(const struct sl_field *field, struct sl_span key)
 {
     size_t i = 0;
-    while (i < fields->count && !(is_texty(key) && sl_span_is(key->text, fields->fields[i].name))) {
+    while (i < key.len && field->name[i] == key.data[i] && key.data[i] != 0) {
         i++;
     }
-    return i;
+    return i == key.len && field->name[i] == 0;
+}
+
+/* The search begins at `first`, the one behind the last that was found: they mostly come in the
+ * table's order. */
+static size_t find_field(const struct sl_fields *fields, const struct sl_value *key, size_t first)
+{
+    if (!is_texty(key) || key->text.len == 0) {
+        return fields->count;
+    }
+    for (size_t n = 0, i = first; n < fields->count; n++, i++) {
+        i = i >= fields->count ? 0 : i;
+        if (is_named(&fields->fields[i], key->text)) {
+            return i;
+        }
+    }
+    return fields->count;
 }
 
 static void check_required(struct sl_decoder *decoder, const struct sl_fields *fields,
@@ -218,9 +246,11 @@ void sl_decoder_read(struct sl_decoder *decoder, const struct sl_fields *fields,
     struct sl_value_iter iter = {.container = value};
     struct sl_value key, member;
     uint32_t seen = 0;
+    size_t next = 0;
     assert(value->type == SL_VALUE_MAP && fields->count <= SL_FIELDS_MAX);
     while (decoder->err != -SL_ENOMEM && sl_value_next(&iter, &key, &member)) {
-        size_t i = find_field(fields, &key);
+        size_t i = find_field(fields, &key, next);
+        next = i + 1;
         if (i == fields->count) {
             on_unknown(decoder, fields, &key, &member);
             continue;
@@ -243,14 +273,21 @@ static void *place(const struct sl_field *field, void *target)
     return (char *)target + field->offset;
 }
 
+/* Refusals are functions of their own: what they need is not made ready for each value. */
+static void refuse_range(struct sl_decoder *decoder, const struct sl_field *field, const char *what,
+                         const char *unit, const struct sl_value *value)
+{
+    char shown[SHOWN];
+    sl_value_describe(value, shown, sizeof(shown));
+    sl_decoder_refuse(decoder, field->name, "must be %s %lld to %lld%s, not %s", what, field->min,
+                      field->max, unit, shown);
+}
+
 static bool text_fits(struct sl_decoder *decoder, const struct sl_field *field,
                       const struct sl_value *value)
 {
-    char shown[SHOWN];
     if (!is_texty(value)) {
-        sl_value_describe(value, shown, sizeof(shown));
-        sl_decoder_refuse(decoder, field->name, "must be text of %lld to %lld bytes, not %s",
-                          field->min, field->max, shown);
+        refuse_range(decoder, field, "text of", " bytes", value);
         return false;
     }
     if (value->text.len < (size_t)field->min || value->text.len > (size_t)field->max) {
@@ -299,7 +336,6 @@ void sl_read_name(struct sl_decoder *decoder, const struct sl_field *field,
 static bool read_whole(struct sl_decoder *decoder, const struct sl_field *field,
                        const struct sl_value *value, int64_t *ret)
 {
-    char shown[SHOWN];
     int64_t whole = 0;
     bool ok = value->type == SL_VALUE_INT;
     if (ok) {
@@ -310,9 +346,7 @@ static bool read_whole(struct sl_decoder *decoder, const struct sl_field *field,
         whole = (int64_t)value->number;
     }
     if (!ok || whole < field->min || whole > field->max) {
-        sl_value_describe(value, shown, sizeof(shown));
-        sl_decoder_refuse(decoder, field->name, "must be a whole number from %lld to %lld, not %s",
-                          field->min, field->max, shown);
+        refuse_range(decoder, field, "a whole number from", "", value);
         return false;
     }
     *ret = whole;
@@ -342,12 +376,9 @@ void sl_read_i64(struct sl_decoder *decoder, const struct sl_field *field,
 void sl_read_number(struct sl_decoder *decoder, const struct sl_field *field,
                     const struct sl_value *value, void *target)
 {
-    char shown[SHOWN];
     if ((value->type != SL_VALUE_INT && value->type != SL_VALUE_NUMBER) ||
         !(value->number >= (double)field->min && value->number <= (double)field->max)) {
-        sl_value_describe(value, shown, sizeof(shown));
-        sl_decoder_refuse(decoder, field->name, "must be a number from %lld to %lld, not %s",
-                          field->min, field->max, shown);
+        refuse_range(decoder, field, "a number from", "", value);
         return;
     }
     memcpy(place(field, target), &value->number, sizeof(value->number));
@@ -375,20 +406,26 @@ static void list_names(const char *const *names, char *out, size_t size)
     }
 }
 
+static void refuse_choice(struct sl_decoder *decoder, const struct sl_field *field,
+                          const struct sl_value *value)
+{
+    char shown[SHOWN], names[120];
+    sl_value_describe(value, shown, sizeof(shown));
+    list_names(field->names, names, sizeof(names));
+    sl_decoder_refuse(decoder, field->name, "must be %s, not %s", names, shown);
+}
+
 void sl_read_choice(struct sl_decoder *decoder, const struct sl_field *field,
                     const struct sl_value *value, void *target)
 {
     _Static_assert(sizeof(enum sl_mode) == sizeof(unsigned), "enums are written as unsigned");
-    char shown[SHOWN], names[120];
     for (unsigned i = 0; is_texty(value) && field->names[i] != NULL; i++) {
         if (sl_span_is(value->text, field->names[i])) {
             memcpy(place(field, target), &i, sizeof(i));
             return;
         }
     }
-    sl_value_describe(value, shown, sizeof(shown));
-    list_names(field->names, names, sizeof(names));
-    sl_decoder_refuse(decoder, field->name, "must be %s, not %s", names, shown);
+    refuse_choice(decoder, field, value);
 }
 
 void sl_read_metadata(struct sl_decoder *decoder, const struct sl_field *field,

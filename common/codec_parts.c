@@ -8,7 +8,6 @@
 
 #include <endian.h>
 #include <math.h>
-#include <stdio.h>
 
 enum { HIT_TEXT_MAX = 1 << 20, STAGE_TIME_FIELDS = 4 };
 
@@ -39,11 +38,11 @@ bool sl_check_list(struct sl_decoder *decoder, const char *name, const struct sl
 struct sl_span sl_read_element(struct sl_decoder *decoder, const char *name, long long i,
                                long long max, const struct sl_value *value)
 {
-    char element[64];
+    const struct sl_field field = {.name = "", .min = 0, .max = max};
     struct sl_span text = {0};
-    snprintf(element, sizeof(element), "%s[%lld]", name, i);
-    struct sl_field field = {.name = element, .min = 0, .max = max};
+    size_t left = sl_decoder_enter(decoder, name, i);
     sl_read_text(decoder, &field, value, &text);
+    sl_decoder_leave(decoder, left);
     return text;
 }
 

@@ -7,7 +7,7 @@
  * length that the bytes left cannot hold, a nesting over SL_VALUE_DEPTH and the one tag that has no
  * meaning. What it has accepted can then be walked without further checks, value by value, where it
  * lies: a container's children begin behind its head, and each is measured again to find the next.
- * That is linear for each level, and levels are few.
+ * That is linear for each level, and levels are few; measuring reads nothing but heads.
  *
  * A tag's meaning and the width of the number behind it come from one table (the MessagePack
  * specification, "Formats"). An unsigned number that does not fit in 64 signed bits is a NUMBER, as
@@ -57,23 +57,23 @@ static bool set_number(struct sl_value *value, double number)
 
 /* len bytes behind the head that ends at value->head. */
 static bool set_bytes(struct sl_value *value, enum sl_value_type type, struct sl_span in,
-                      size_t len)
+                      uint64_t len)
 {
     if (len > in.len - value->head) {
         return false;
     }
     value->type = type;
-    value->text = (struct sl_span){in.data + value->head, len};
-    value->head += len;
+    value->text = (struct sl_span){in.data + value->head, (size_t)len};
+    value->head += (size_t)len;
     return true;
 }
 
 /* Each child takes a byte at least. */
 static bool set_container(struct sl_value *value, enum sl_value_type type, struct sl_span in,
-                          size_t len)
+                          uint64_t len)
 {
     value->type = type;
-    value->len = len;
+    value->len = (size_t)len;
     return len <= (in.len - value->head) / (type == SL_VALUE_MAP ? 2 : 1);
 }
 
@@ -97,97 +97,125 @@ static bool set_float(struct sl_value *value, uint64_t bits, size_t width)
     return set_number(value, number);
 }
 
-static bool read_tagged(struct sl_span in, struct sl_value *value)
+/* The head at p, of which left bytes are there. */
+struct head {
+    enum kind kind; /* BAD also where bytes are missing. */
+    size_t len;
+    uint64_t n; /* The number behind the tag, or in it; of FIXEXT: the payload's length. */
+};
+
+static inline struct head head_at(const unsigned char *p, size_t left)
 {
-    const unsigned char *p = (const unsigned char *)in.data;
-    const struct tag tag = tags[p[0] - 0xc0];
-    uint64_t n = 0;
+    unsigned char c = p[0];
+    if (c <= 0x7f || c >= 0xe0) {
+        return (struct head){INT, 1, (uint64_t)(int64_t)(signed char)c};
+    }
+    if (c < 0xc0) {
+        return c >= 0xa0   ? (struct head){STR, 1, c & 0x1f}
+               : c >= 0x90 ? (struct head){ARRAY, 1, c & 0x0f}
+                           : (struct head){MAP, 1, c & 0x0f};
+    }
+    const struct tag tag = tags[c - 0xc0];
     if (tag.kind == FIXEXT) {
-        return set_bytes(value, SL_VALUE_EXTENSION, in, 1u + tag.width);
+        return (struct head){FIXEXT, 1, tag.width};
     }
-    if (tag.width > in.len - 1) {
-        return false;
+    struct head head = {tag.kind, 1u + tag.width, 0};
+    if (left < head.len) {
+        return (struct head){BAD, 1, 0};
     }
-    for (size_t i = 1; i <= tag.width; i++) {
-        n = n << 8 | p[i];
+    for (size_t i = 1; i < head.len; i++) {
+        head.n = head.n << 8 | p[i];
     }
-    value->head += tag.width;
-    switch (tag.kind) {
-    case NIL:
-        return true;
-    case NO:
-    case YES:
-        value->type = SL_VALUE_BOOL;
-        value->boolean = tag.kind == YES;
-        return true;
-    case BIN:
-        return set_bytes(value, SL_VALUE_BYTES, in, (size_t)n);
-    case EXT: /* A byte for its type comes before the payload. */
-        return set_bytes(value, SL_VALUE_EXTENSION, in, (size_t)n + 1);
-    case F32:
-    case F64:
-        return set_float(value, n, tag.width);
-    case UINT:
-        return n <= INT64_MAX ? set_int(value, (int64_t)n) : set_number(value, (double)n);
-    case INT:
-        return set_signed(value, n, tag.width);
+    return head;
+}
+
+/* The bytes behind a head that belong to it, but for a container's children. */
+static inline uint64_t payload_of(const struct head *head)
+{
+    switch (head->kind) {
     case STR:
-        return set_bytes(value, SL_VALUE_TEXT, in, (size_t)n);
-    case ARRAY:
-        return set_container(value, SL_VALUE_LIST, in, (size_t)n);
-    case MAP:
-        return set_container(value, SL_VALUE_MAP, in, (size_t)n);
+    case BIN:
+        return head->n;
+    case EXT: /* A byte for its type comes before the payload. */
+    case FIXEXT:
+        return head->n + 1;
     default:
-        return false;
+        return 0;
     }
 }
 
 /* The value at the start of in: a scalar whole, a container's head. value->head: bytes read. */
 static bool read_head(struct sl_span in, struct sl_value *value)
 {
-    *value = (struct sl_value){.head = 1};
     if (in.len == 0) {
         return false;
     }
-    unsigned char c = (unsigned char)in.data[0];
-    if (c <= 0x7f) {
-        return set_int(value, c);
+    const struct head head = head_at((const unsigned char *)in.data, in.len);
+    *value = (struct sl_value){.head = head.len};
+    switch (head.kind) {
+    case NIL:
+        return true;
+    case NO:
+    case YES:
+        value->type = SL_VALUE_BOOL;
+        value->boolean = head.kind == YES;
+        return true;
+    case BIN:
+        return set_bytes(value, SL_VALUE_BYTES, in, payload_of(&head));
+    case EXT:
+    case FIXEXT:
+        return set_bytes(value, SL_VALUE_EXTENSION, in, payload_of(&head));
+    case F32:
+    case F64:
+        return set_float(value, head.n, head.len - 1);
+    case UINT:
+        return head.n <= INT64_MAX ? set_int(value, (int64_t)head.n)
+                                   : set_number(value, (double)head.n);
+    case INT:
+        return head.len == 1 ? set_int(value, (int64_t)head.n)
+                             : set_signed(value, head.n, head.len - 1);
+    case STR:
+        return set_bytes(value, SL_VALUE_TEXT, in, payload_of(&head));
+    case ARRAY:
+        return set_container(value, SL_VALUE_LIST, in, head.n);
+    case MAP:
+        return set_container(value, SL_VALUE_MAP, in, head.n);
+    case BAD:
+        break;
     }
-    if (c >= 0xe0) {
-        return set_int(value, (int)c - 0x100);
-    }
-    if (c <= 0x8f) {
-        return set_container(value, SL_VALUE_MAP, in, c & 0x0f);
-    }
-    if (c <= 0x9f) {
-        return set_container(value, SL_VALUE_LIST, in, c & 0x0f);
-    }
-    return c <= 0xbf ? set_bytes(value, SL_VALUE_TEXT, in, c & 0x1f) : read_tagged(in, value);
+    return false;
 }
 
 /* The length of the whole value at the start of in; 0: there is none. */
 static size_t measure(struct sl_span in)
 {
-    size_t left[SL_VALUE_DEPTH + 1] = {1}; /* Values still to come in each open container. */
+    size_t outer[SL_VALUE_DEPTH]; /* Values still to come in each open container but the last. */
     size_t depth = 0, at = 0;
-    struct sl_value value;
-    for (;;) {
-        while (left[depth] == 0) {
+    for (uint64_t to_come = 1;;) {
+        while (to_come == 0) {
             if (depth == 0) {
                 return at;
             }
-            depth--;
+            to_come = outer[--depth];
         }
-        left[depth]--;
-        if (!read_head((struct sl_span){in.data + at, in.len - at}, &value)) {
+        to_come--;
+        if (at == in.len) {
             return 0;
         }
-        at += value.head;
-        if (is_container(&value)) {
-            if (depth == SL_VALUE_DEPTH) {
+        const struct head head = head_at((const unsigned char *)in.data + at, in.len - at);
+        at += head.len;
+        uint64_t left = in.len - at, payload = payload_of(&head);
+        if (head.kind == BAD || payload > left) {
+            return 0;
+        }
+        at += (size_t)payload;
+        if (head.kind == ARRAY || head.kind == MAP) { /* Each child takes a byte at least. */
+            uint64_t children = head.kind == MAP ? 2 * head.n : head.n;
+            if (depth == SL_VALUE_DEPTH || children > left) {
                 return 0;
             }
-            left[++depth] = value.type == SL_VALUE_MAP ? 2 * value.len : value.len;
+            outer[depth++] = (size_t)to_come;
+            to_come = children;
         }
     }
 }

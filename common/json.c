@@ -14,6 +14,7 @@
 #include "common/json.h"
 
 #include "common/chunk.h"
+#include "common/decimal.h"
 
 #include <assert.h>
 #include <math.h>
@@ -24,6 +25,8 @@
 enum { MAX_DEPTH = 32, FEW_KEYS = 64 };
 
 static const double MAX_EXACT = 9007199254740992; /* 2^53: whole numbers below are exact. */
+/* Where printf's %g and yyjson write a number alike. */
+static const double PLAIN_MIN = 1e-4, PLAIN_MAX = 1e15;
 
 /* yyjson's readers take pointers without const, and change nothing. */
 static yyjson_val *val_of(const struct sl_json *value)
@@ -60,58 +63,69 @@ static int compare_keys(const void *a, const void *b)
     return nx < ny ? -1 : nx > ny;
 }
 
-static bool same_key(yyjson_val *a, yyjson_val *b)
+/* Finds two equal keys among count, of which the equal ones are neighbours. */
+static yyjson_val *find_neighbours(yyjson_val **keys, size_t count)
 {
-    size_t len = unsafe_yyjson_get_len(a);
-    return len == unsafe_yyjson_get_len(b) && memcmp(a->uni.str, b->uni.str, len) == 0;
-}
-
-/* Finds two equal keys among count; many says to sort them first. */
-static yyjson_val *find_duplicate(yyjson_val **keys, size_t count, bool many)
-{
-    if (many) {
-        qsort(keys, count, sizeof(*keys), compare_keys);
-    }
     for (size_t i = 1; i < count; i++) {
-        for (size_t j = many ? i - 1 : 0; j < i; j++) {
-            if (same_key(keys[i], keys[j])) {
-                return keys[i];
-            }
+        if (compare_keys(&keys[i - 1], &keys[i]) == 0) {
+            return keys[i];
         }
     }
     return NULL;
 }
 
-static bool check_keys(yyjson_val *object, struct fault *fault)
+static bool check_many_keys(yyjson_val *object, size_t count, struct fault *fault)
 {
-    size_t count = yyjson_obj_size(object);
-    yyjson_val *few[FEW_KEYS];
-    yyjson_val **keys = few;
-    if (count > FEW_KEYS) {
-        keys = malloc(count * sizeof(*keys));
-        if (keys == NULL) {
-            *fault = (struct fault){.err = -SL_ENOMEM};
-            return false;
-        }
+    yyjson_val **keys = malloc(count * sizeof(*keys));
+    if (keys == NULL) {
+        *fault = (struct fault){.err = -SL_ENOMEM};
+        return false;
     }
-    size_t i = 0;
-    yyjson_obj_iter iter = yyjson_obj_iter_with(object);
-    for (yyjson_val *key = yyjson_obj_iter_next(&iter); key != NULL;
-         key = yyjson_obj_iter_next(&iter)) {
-        keys[i++] = key;
+    yyjson_val *key = object + 1;
+    for (size_t i = 0; i < count; i++) {
+        keys[i] = key;
+        key = unsafe_yyjson_get_next(key + 1);
     }
-    yyjson_val *twice = find_duplicate(keys, i, count > FEW_KEYS);
-    if (keys != few) {
-        free(keys);
-    }
+    qsort(keys, count, sizeof(yyjson_val *), compare_keys);
+    yyjson_val *twice = find_neighbours(keys, count);
+    free(keys);
     if (twice != NULL) {
         *fault = (struct fault){-SL_EBADMSG, "the same key twice in one object", twice};
-        return false;
+    }
+    return twice == NULL;
+}
+
+static bool same_key(yyjson_val *a, yyjson_val *b)
+{
+    size_t len = unsafe_yyjson_get_len(a);
+    return len == unsafe_yyjson_get_len(b) && a->uni.str[0] == b->uni.str[0] && /* Or its zero. */
+           memcmp(a->uni.str, b->uni.str, len) == 0;
+}
+
+static bool check_few_keys(yyjson_val *object, size_t count, struct fault *fault)
+{
+    yyjson_val *key = object + 1;
+    for (size_t i = 0; i < count; i++, key = unsafe_yyjson_get_next(key + 1)) {
+        yyjson_val *other = object + 1;
+        for (size_t j = 0; j < i; j++, other = unsafe_yyjson_get_next(other + 1)) {
+            if (same_key(key, other)) {
+                *fault = (struct fault){-SL_EBADMSG, "the same key twice in one object", key};
+                return false;
+            }
+        }
     }
     return true;
 }
 
-static bool check_doc(yyjson_doc *doc, struct fault *fault)
+static bool check_keys(yyjson_val *object, struct fault *fault)
+{
+    size_t count = unsafe_yyjson_get_len(object);
+    return count > FEW_KEYS ? check_many_keys(object, count, fault)
+                            : check_few_keys(object, count, fault);
+}
+
+/* escapes: the text has any, without which no string can hold a zero character. */
+static bool check_doc(yyjson_doc *doc, bool escapes, struct fault *fault)
 {
     const yyjson_val *ends[MAX_DEPTH]; /* Of the open containers: one past their last value. */
     size_t depth = 0;
@@ -121,7 +135,8 @@ static bool check_doc(yyjson_doc *doc, struct fault *fault)
         while (depth > 0 && val >= ends[depth - 1]) {
             depth--;
         }
-        if (yyjson_is_str(val) && memchr(val->uni.str, 0, unsafe_yyjson_get_len(val)) != NULL) {
+        if (escapes && yyjson_is_str(val) &&
+            memchr(val->uni.str, 0, unsafe_yyjson_get_len(val)) != NULL) {
             *fault = (struct fault){-SL_EBADMSG, "a zero character in a string", val};
             return false;
         }
@@ -181,7 +196,8 @@ int sl_json_parse(struct sl_span text, struct sl_json_doc **ret, char *why, size
         return err.code == YYJSON_READ_ERROR_MEMORY_ALLOCATION ? -SL_ENOMEM : -SL_EBADMSG;
     }
     struct fault fault = {0};
-    if (!check_doc(doc, &fault)) {
+    bool escapes = memchr(text.data, '\\', text.len) != NULL;
+    if (!check_doc(doc, escapes, &fault)) {
         /* Strings lie where they were in yyjson's copy of the text. */
         if (fault.err == -SL_EBADMSG) {
             size_t at =
@@ -347,9 +363,38 @@ void sl_json_end_array(struct sl_json_writer *w)
     close_container(w, "]");
 }
 
-static bool must_escape(unsigned char c)
+static bool is_plain(unsigned char c)
 {
-    return c < 0x20 || c == '"' || c == '\\' || c == 0x7f;
+    return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
+}
+
+/* Whether all eight bytes are plain. In each, the top bit of a sum says what the byte is, and no
+ * sum carries into the next byte as long as no byte has that bit itself. */
+static bool all_plain(uint64_t eight)
+{
+    const uint64_t ones = 0x0101010101010101u, tops = 0x8080808080808080u;
+    uint64_t printable = eight + 0x60 * ones;
+    uint64_t no_quote = (eight ^ '"' * ones) + 0x7f * ones;
+    uint64_t no_backslash = (eight ^ '\\' * ones) + 0x7f * ones;
+    uint64_t not_ascii_or_del = eight | (eight + ones);
+    return (printable & no_quote & no_backslash & ~not_ascii_or_del & tops) == tops;
+}
+
+/* How many bytes at the start stand for themselves, but for those that are not ASCII. */
+static size_t plain_run(struct sl_span text)
+{
+    size_t at = 0;
+    uint64_t eight;
+    for (; text.len - at >= sizeof(eight); at += sizeof(eight)) {
+        memcpy(&eight, text.data + at, sizeof(eight));
+        if (!all_plain(eight)) {
+            break;
+        }
+    }
+    while (at < text.len && is_plain((unsigned char)text.data[at])) {
+        at++;
+    }
+    return at;
 }
 
 static void put_escape(struct sl_buf *out, unsigned char c)
@@ -361,46 +406,53 @@ static void put_escape(struct sl_buf *out, unsigned char c)
             return;
         }
     }
-    sl_buf_printf(out, "\\u%04x", c);
-}
-
-/* text is valid UTF-8. */
-static void put_escaped(struct sl_buf *out, struct sl_span text)
-{
-    size_t plain = 0; /* Start of a run that needs no escape. */
-    for (size_t i = 0; i < text.len; i++) {
-        if (must_escape((unsigned char)text.data[i])) {
-            sl_buf_append(out, text.data + plain, i - plain);
-            put_escape(out, (unsigned char)text.data[i]);
-            plain = i + 1;
-        }
-    }
-    if (plain < text.len) {
-        sl_buf_append(out, text.data + plain, text.len - plain);
-    }
+    const char hex[] = "0123456789abcdef";
+    sl_buf_append(out, (const char[]){'\\', 'u', '0', '0', hex[c >> 4], hex[c & 0xf]}, 6);
 }
 
 static void put_quoted(struct sl_buf *out, struct sl_span text)
 {
+    size_t from = 0; /* Of what is yet to be copied as it is. */
     sl_buf_append(out, "\"", 1);
-    while (text.len > 0) {
-        size_t valid = sl_utf8_valid(text);
-        put_escaped(out, (struct sl_span){text.data, valid});
-        if (valid < text.len) {
-            sl_buf_append_text(out, "\xef\xbf\xbd");
-            valid++;
+    for (size_t at = 0;;) {
+        struct sl_span rest = {text.data + at, text.len - at};
+        size_t same = rest.len == 0 ? 0 : plain_run(rest);
+        at += same;
+        if (at == text.len) {
+            break;
         }
-        text = (struct sl_span){text.data + valid, text.len - valid};
+        rest = (struct sl_span){text.data + at, text.len - at};
+        unsigned char c = (unsigned char)text.data[at];
+        size_t len = c < 0x80 ? 0 : sl_utf8_sequence(rest);
+        if (len > 0) {
+            at += len;
+            continue;
+        }
+        sl_buf_append(out, text.data + from, at - from);
+        if (c < 0x80) {
+            put_escape(out, c);
+        } else {
+            sl_buf_append(out, "\xef\xbf\xbd", 3);
+        }
+        from = ++at;
     }
+    sl_buf_append(out, text.data + from, text.len - from);
     sl_buf_append(out, "\"", 1);
 }
 
 void sl_json_key(struct sl_json_writer *w, const char *key)
 {
-    separate(w);
-    sl_buf_append(w->out, "\"", 1);
-    sl_buf_append_text(w->out, key);
-    sl_buf_append(w->out, "\":", 2);
+    size_t len = strlen(key);
+    char *to = sl_buf_reserve(w->out, len + 4); /* Comma, quotes, colon. */
+    if (to != NULL) {
+        char *at = to;
+        *at = ',';
+        at += w->comma ? 1 : 0;
+        *at++ = '"';
+        memcpy(at, key, len);
+        memcpy(at + len, "\":", 2);
+        w->out->len += (size_t)(at - to) + len + 2;
+    }
     w->comma = false;
 }
 
@@ -421,29 +473,62 @@ void sl_json_put_string(struct sl_json_writer *w, struct sl_span value)
 void sl_json_put_int(struct sl_json_writer *w, int64_t value)
 {
     separate(w);
-    sl_buf_printf(w->out, "%lld", (long long)value);
+    sl_buf_append_int(w->out, value);
+}
+
+/* The fewest digits that read back the same. */
+static void put_by_printf(struct sl_buf *out, double value)
+{
+    char text[32];
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(text, sizeof(text), "%.*g", digits, value);
+        if (strtod(text, NULL) == value) {
+            break;
+        }
+    }
+    sl_buf_append_text(out, text);
+}
+
+/* The same by yyjson, which finds them in one step. */
+static void put_by_yyjson(struct sl_buf *out, double value)
+{
+    yyjson_val val = {.tag = YYJSON_TYPE_NUM | YYJSON_SUBTYPE_REAL, .uni.f64 = value};
+    char memory[256]; /* It wants 32 bytes and some for itself. */
+    yyjson_alc alc;
+    size_t len;
+    bool ok = yyjson_alc_pool_init(&alc, memory, sizeof(memory));
+    assert(ok);
+    char *text = yyjson_val_write_opts(&val, YYJSON_WRITE_NOFLAG, &alc, &len, NULL);
+    assert(text != NULL);
+    sl_buf_append(out, text, len);
 }
 
 void sl_json_put_number(struct sl_json_writer *w, double value)
 {
-    char text[32];
+    double size = fabs(value);
     if (!isfinite(value)) {
         sl_json_put_null(w);
         return;
     }
     separate(w);
-    /* Whole numbers without an exponent; else the fewest digits that read back the same. */
-    if (fabs(value) < MAX_EXACT && value == trunc(value)) {
-        snprintf(text, sizeof(text), "%.0f", value + 0.0); /* Minus zero becomes zero. */
+    if (size < MAX_EXACT && value == trunc(value)) { /* Without an exponent. */
+        sl_buf_append_int(w->out, (int64_t)value);
+    } else if (size >= PLAIN_MIN && size < PLAIN_MAX) {
+        put_by_yyjson(w->out, value);
     } else {
-        for (int digits = 15; digits <= 17; digits++) {
-            snprintf(text, sizeof(text), "%.*g", digits, value);
-            if (strtod(text, NULL) == value) {
-                break;
-            }
-        }
+        put_by_printf(w->out, value);
     }
-    sl_buf_append_text(w->out, text);
+}
+
+void sl_json_put_float(struct sl_json_writer *w, float value)
+{
+    char text[SL_FLOAT_TEXT_MAX];
+    if (!isfinite(value)) {
+        sl_json_put_null(w);
+        return;
+    }
+    separate(w);
+    sl_buf_append(w->out, text, sl_float_text(value, text));
 }
 
 void sl_json_put_bool(struct sl_json_writer *w, bool value)

@@ -61,6 +61,7 @@ void sl_json_put_string(struct sl_json_writer *w, struct sl_span value);
 void sl_json_put_int(struct sl_json_writer *w, int64_t value);
 void sl_json_put_number(struct sl_json_writer *w,
                         double value); /* Shortest exact; not finite: null. */
+void sl_json_put_float(struct sl_json_writer *w, float value); /* Nine digits; the same else. */
 void sl_json_put_bool(struct sl_json_writer *w, bool value);
 void sl_json_put_null(struct sl_json_writer *w);
 void sl_json_put_raw(struct sl_json_writer *w, struct sl_span json); /* Is JSON already. */

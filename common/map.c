@@ -81,17 +81,18 @@ static struct sl_map_node **slot_of(const struct sl_map *map, uint64_t hash)
     return &map->slots[hash & (map->slot_count - 1)];
 }
 
-struct sl_map_node *sl_map_find(const struct sl_map *map, struct sl_span key)
+static struct sl_map_node *find(const struct sl_map *map, uint64_t hash, struct sl_span key)
 {
-    if (map->len == 0) {
-        return NULL;
-    }
-    uint64_t hash = sl_siphash(map->seed, key);
     struct sl_map_node *node = *slot_of(map, hash);
     while (node != NULL && (node->hash != hash || !sl_span_equal(node->key, key))) {
         node = node->next;
     }
     return node;
+}
+
+struct sl_map_node *sl_map_find(const struct sl_map *map, struct sl_span key)
+{
+    return map->len == 0 ? NULL : find(map, sl_siphash(map->seed, key), key);
 }
 
 static void grow(struct sl_map *map)
@@ -118,12 +119,12 @@ static void grow(struct sl_map *map)
 
 void sl_map_add(struct sl_map *map, struct sl_map_node *node, struct sl_span key)
 {
-    assert(sl_map_find(map, key) == NULL);
+    node->key = key;
+    node->hash = sl_siphash(map->seed, key);
+    assert(find(map, node->hash, key) == NULL);
     if (map->len >= map->slot_count) {
         grow(map);
     }
-    node->key = key;
-    node->hash = sl_siphash(map->seed, key);
     struct sl_map_node **slot = slot_of(map, node->hash);
     node->next = *slot;
     *slot = node;

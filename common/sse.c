@@ -120,17 +120,32 @@ static int end_line(struct sl_sse_reader *reader, struct sl_span rest)
     return rv;
 }
 
-static size_t find_line_end(struct sl_span bytes)
+/* Where the next of each line end lies; what was found ahead is not looked for again, or bytes with
+ * many of one kind and none of the other would be searched through for each. */
+struct line_ends {
+    const char *lf, *cr; /* The bytes' end: there is none. NULL: not looked for yet. */
+};
+
+static const char *next_of(const char *known, struct sl_span bytes, char c)
 {
-    size_t at = 0;
-    while (at < bytes.len && bytes.data[at] != '\n' && bytes.data[at] != '\r') {
-        at++;
+    if (known != NULL && known >= bytes.data) {
+        return known;
     }
-    return at;
+    const char *found = memchr(bytes.data, c, bytes.len);
+    return found != NULL ? found : bytes.data + bytes.len;
+}
+
+/* The length of the line at the start of bytes, which is not empty; theirs: it has no end. */
+static size_t find_line_end(struct line_ends *ends, struct sl_span bytes)
+{
+    ends->lf = next_of(ends->lf, bytes, '\n');
+    ends->cr = next_of(ends->cr, bytes, '\r');
+    return (size_t)((ends->lf < ends->cr ? ends->lf : ends->cr) - bytes.data);
 }
 
 int sl_sse_reader_feed(struct sl_sse_reader *reader, struct sl_span bytes)
 {
+    struct line_ends ends = {NULL, NULL};
     while (bytes.len > 0) {
         if (reader->after_cr) {
             reader->after_cr = false;
@@ -138,7 +153,7 @@ int sl_sse_reader_feed(struct sl_sse_reader *reader, struct sl_span bytes)
             bytes = (struct sl_span){bytes.data + skip, bytes.len - skip};
             continue;
         }
-        size_t len = find_line_end(bytes);
+        size_t len = find_line_end(&ends, bytes);
         if (len == bytes.len) {
             sl_buf_append_span(&reader->line, bytes);
             return sl_buf_error(&reader->line);
@@ -155,43 +170,70 @@ int sl_sse_reader_feed(struct sl_sse_reader *reader, struct sl_span bytes)
 
 /* --- writing --- */
 
-static void put_field(struct sl_buf *out, const char *name, struct sl_span value)
+static bool is_one_line(struct sl_span text)
 {
-    sl_buf_append_text(out, name);
-    sl_buf_append_text(out, ": ");
-    sl_buf_append_span(out, value);
-    sl_buf_append(out, "\n", 1);
+    return text.len == 0 ||
+           (memchr(text.data, '\n', text.len) == NULL && memchr(text.data, '\r', text.len) == NULL);
 }
 
-static bool is_one_line(const char *text)
+static void put_field(struct sl_buf *out, struct sl_span name, struct sl_span value)
 {
-    return strpbrk(text, "\r\n") == NULL;
+    char *to = sl_buf_reserve(out, name.len + value.len + 3);
+    if (to != NULL) {
+        memcpy(to, name.data, name.len);
+        memcpy(to + name.len, ": ", 2);
+        if (value.len > 0) {
+            memcpy(to + name.len + 2, value.data, value.len);
+        }
+        to[name.len + 2 + value.len] = '\n';
+        out->len += name.len + value.len + 3;
+    }
+}
+
+static void put_head(struct sl_buf *out, struct sl_span id, struct sl_span type)
+{
+    assert(is_one_line(id) && is_one_line(type));
+    if (id.data != NULL) {
+        put_field(out, SL_SPAN("id"), id);
+    }
+    if (type.data != NULL) {
+        put_field(out, SL_SPAN("event"), type);
+    }
+}
+
+void sl_sse_begin(struct sl_buf *out, struct sl_span id, struct sl_span type)
+{
+    put_head(out, id, type);
+    sl_buf_append(out, "data: ", 6);
+}
+
+void sl_sse_end(struct sl_buf *out)
+{
+    sl_buf_append(out, "\n\n", 2);
 }
 
 void sl_sse_write(struct sl_buf *out, const char *id, const char *type, struct sl_span data)
 {
-    assert((id == NULL || is_one_line(id)) && (type == NULL || is_one_line(type)));
-    if (id != NULL) {
-        put_field(out, "id", sl_span_of(id));
-    }
-    if (type != NULL) {
-        put_field(out, "event", sl_span_of(type));
-    }
-    for (;;) {
-        size_t len = find_line_end(data);
-        put_field(out, "data", (struct sl_span){data.data, len});
+    struct line_ends ends = {NULL, NULL};
+    put_head(out, sl_span_of(id), sl_span_of(type));
+    while (data.len > 0) {
+        size_t len = find_line_end(&ends, data);
         if (len == data.len) {
             break;
         }
+        put_field(out, SL_SPAN("data"), (struct sl_span){data.data, len});
         size_t skip = len + 1;
         skip += data.data[len] == '\r' && skip < data.len && data.data[skip] == '\n' ? 1 : 0;
         data = (struct sl_span){data.data + skip, data.len - skip};
     }
+    put_field(out, SL_SPAN("data"), data);
     sl_buf_append(out, "\n", 1);
 }
 
 void sl_sse_write_comment(struct sl_buf *out, const char *text)
 {
-    assert(is_one_line(text));
-    sl_buf_printf(out, ": %s\n\n", text);
+    assert(is_one_line(sl_span_of(text)));
+    sl_buf_append(out, ": ", 2);
+    sl_buf_append_text(out, text);
+    sl_sse_end(out);
 }

@@ -36,6 +36,10 @@ int sl_sse_reader_feed(struct sl_sse_reader *reader, struct sl_span bytes) SL_CH
 /* Appends an event; id and type may be NULL and hold no newline. Newlines in data become several
  * data lines. */
 void sl_sse_write(struct sl_buf *out, const char *id, const char *type, struct sl_span data);
+/* The same around one line of data that the caller appends between the two. No data in a span: the
+ * event has none of it. */
+void sl_sse_begin(struct sl_buf *out, struct sl_span id, struct sl_span type);
+void sl_sse_end(struct sl_buf *out);
 void sl_sse_write_comment(struct sl_buf *out, const char *text);
 
 #endif

@@ -353,9 +353,7 @@ void sl_http_store_put_vector(struct sl_json_writer *w, const struct sl_store_se
 {
     sl_json_begin_array(w);
     for (size_t i = 0; i < search->dim; i++) {
-        char text[32];
-        int len = snprintf(text, sizeof(text), "%.9g", (double)search->vector[i]);
-        sl_json_put_raw(w, (struct sl_span){text, (size_t)len});
+        sl_json_put_float(w, search->vector[i]);
     }
     sl_json_end_array(w);
 }

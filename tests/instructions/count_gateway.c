@@ -56,7 +56,8 @@ static struct sl_record record_of(const struct sl_event *event, struct sl_buf *b
 
 static void give(void *ctx)
 {
-    open_query_live(&q, ctx);
+    const struct sl_record *record = ctx;
+    open_query_live(&q, record->value);
     sl_loop_turn(gateway.loop, 0);
 }
 

@@ -100,6 +100,22 @@ TEST(spans_compare_by_bytes)
     CHECK(!sl_span_equal_nocase(SL_SPAN("@"), SL_SPAN("`")));
 }
 
+TEST(numbers_are_written_in_decimal)
+{
+    struct sl_buf buf;
+    sl_buf_init(&buf, 100);
+    sl_buf_append_int(&buf, 0);
+    sl_buf_append(&buf, " ", 1);
+    sl_buf_append_int(&buf, -1);
+    sl_buf_append(&buf, " ", 1);
+    sl_buf_append_int(&buf, INT64_MIN);
+    sl_buf_append(&buf, " ", 1);
+    sl_buf_append_uint(&buf, UINT64_MAX);
+    CHECK(sl_span_is(sl_buf_span(&buf), "0 -1 -9223372036854775808 18446744073709551615"));
+    CHECK_INT(sl_buf_error(&buf), 0);
+    sl_buf_fini(&buf);
+}
+
 int main(int argc, char **argv)
 {
     const struct test_case cases[] = {
@@ -108,6 +124,7 @@ int main(int argc, char **argv)
         {"reserved_room_is_there", reserved_room_is_there},
         {"numbers_are_read_whole_or_not_at_all", numbers_are_read_whole_or_not_at_all},
         {"spans_compare_by_bytes", spans_compare_by_bytes},
+        {"numbers_are_written_in_decimal", numbers_are_written_in_decimal},
         {NULL, NULL},
     };
     return run_tests(cases, argc, argv);

@@ -209,6 +209,27 @@ TEST(writes_compact_json)
     sl_buf_fini(&out);
 }
 
+/* Whatever character stands where in a text: what is written reads back the same. */
+TEST(every_character_is_escaped_where_it_must_be)
+{
+    for (unsigned c = 1; c < 0x80; c++) {
+        for (size_t at = 0; at < 24; at += 3) { /* All places in a word. */
+            char text[] = "abcdefgh ijklmnop qrstuv";
+            struct sl_buf out;
+            struct sl_json_doc *doc;
+            text[at] = (char)c;
+            sl_buf_init(&out, 1000);
+            sl_json_put_string(&(struct sl_json_writer){.out = &out}, sl_span_of(text));
+            bool same = memchr(out.data + 1, (int)c, out.len - 2) != NULL;
+            CHECK(c == '\\' || same == (c >= 0x20 && c != 0x7f) || (c == '"' && same));
+            CHECK_INT(sl_json_parse(sl_buf_span(&out), &doc, NULL, 0), 0);
+            CHECK(sl_span_is(sl_json_string(sl_json_root(doc)), text));
+            sl_json_free(doc);
+            sl_buf_fini(&out);
+        }
+    }
+}
+
 TEST(numbers_read_back_the_same)
 {
     static const struct {
@@ -220,6 +241,11 @@ TEST(numbers_read_back_the_same)
         {5, "5"},
         {-12, "-12"},
         {0.1, "0.1"},
+        {0.0001, "0.0001"},
+        {0.00001, "1e-05"},
+        {-2.5, "-2.5"},
+        {123456789012345.6, "123456789012345.6"},
+        {1234567890123456.5, "1234567890123456.5"},
         {1e14, "100000000000000"},
         {1e21, "1e+21"},
         {1.0 / 3, NULL},
@@ -258,7 +284,8 @@ TEST(dump_is_compact)
     check_buf(&out, "{\"a\":[1,2.5,\"xA\"],\"b\":{}}");
     sl_json_dump(sl_json_get(sl_json_root(doc), "a"), &out);
     check_buf(&out, "[1,2.5,\"xA\"]");
-    out.max = 4;
+    sl_buf_fini(&out);
+    sl_buf_init(&out, 4);
     sl_json_dump(sl_json_root(doc), &out);
     CHECK_INT(sl_buf_error(&out), -SL_ETOOBIG);
     sl_json_free(doc);
@@ -275,6 +302,8 @@ int main(int argc, char **argv)
         {"refuses_deep_nesting", refuses_deep_nesting},
         {"refuses_the_same_key_twice", refuses_the_same_key_twice},
         {"writes_compact_json", writes_compact_json},
+        {"every_character_is_escaped_where_it_must_be",
+         every_character_is_escaped_where_it_must_be},
         {"numbers_read_back_the_same", numbers_read_back_the_same},
         {"dump_is_compact", dump_is_compact},
         {NULL, NULL},

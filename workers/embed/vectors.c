@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { DIM_MAX = 8192 };
+enum { DIM_MAX = 8192, NO_DIGIT = 0x80 };
 
 void vectors_write_request(const char *model, const struct sl_span *texts, size_t count,
                            struct sl_buf *out)
@@ -36,44 +36,50 @@ void vectors_write_request(const char *model, const struct sl_span *texts, size_
 
 /* --- one vector --- */
 
-static int base64_digit(char c)
+/* 0x80: none. */
+static const unsigned char *base64_digits(void)
 {
-    if (c >= 'A' && c <= 'Z') {
-        return c - 'A';
+    static const char alphabet[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    static unsigned char digits[256];
+    if (digits['/'] == 0) {
+        memset(digits, NO_DIGIT, sizeof(digits));
+        for (size_t i = 0; i < sizeof(alphabet) - 1; i++) {
+            digits[(unsigned char)alphabet[i]] = (unsigned char)i;
+        }
     }
-    if (c >= 'a' && c <= 'z') {
-        return c - 'a' + 26;
-    }
-    if (c >= '0' && c <= '9') {
-        return c - '0' + 52;
-    }
-    return c == '+' ? 62 : c == '/' ? 63 : -1;
+    return digits;
 }
 
 /* How many bytes were decoded into out (room for max), or -1. */
 static long base64_decode(struct sl_span text, unsigned char *out, size_t max)
 {
-    uint32_t bits = 0;
-    size_t have = 0, len = 0;
+    const unsigned char *digits = base64_digits(), *in = (const unsigned char *)text.data;
+    unsigned seen = 0; /* All digits, for the bit that none has. */
     while (text.len > 0 && text.data[text.len - 1] == '=') {
         text.len--;
     }
-    for (size_t i = 0; i < text.len; i++) {
-        int digit = base64_digit(text.data[i]);
-        if (digit < 0) {
-            return -1;
-        }
-        bits = bits << 6 | (uint32_t)digit;
-        have += 6;
-        if (have >= 8) {
-            have -= 8;
-            if (len == max) {
-                return -1;
-            }
-            out[len++] = (unsigned char)(bits >> have);
-        }
+    size_t len = text.len / 4 * 3, rest = text.len % 4, at = 0;
+    if (len + rest * 3 / 4 > max) {
+        return -1;
     }
-    return (long)len;
+    for (size_t i = 0; i + 4 <= text.len; i += 4) {
+        unsigned a = digits[in[i]], b = digits[in[i + 1]], c = digits[in[i + 2]],
+                 d = digits[in[i + 3]];
+        seen |= a | b | c | d;
+        out[at++] = (unsigned char)(a << 2 | b >> 4);
+        out[at++] = (unsigned char)(b << 4 | c >> 2);
+        out[at++] = (unsigned char)(c << 6 | d);
+    }
+    uint32_t bits = 0;
+    for (size_t i = text.len - rest; i < text.len; i++) {
+        seen |= digits[in[i]];
+        bits = bits << 6 | digits[in[i]];
+    }
+    for (size_t have = 6 * rest; have >= 8; have -= 8) {
+        out[at++] = (unsigned char)(bits >> (have - 8));
+    }
+    return (seen & NO_DIGIT) != 0 ? -1 : (long)at;
 }
 
 static size_t dim_of(const struct sl_json *embedding)

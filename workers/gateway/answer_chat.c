@@ -47,13 +47,13 @@ static void write_first(struct caller *caller, const struct sl_query *sources)
 static void on_stream_event(struct caller *caller, const struct sl_event *event,
                             struct sl_span value)
 {
-    struct sl_buf json;
     (void)value;
     write_first(caller, event->type == SL_EVENT_SOURCES ? event->query : NULL);
     if (event->type == SL_EVENT_DELTA) {
-        sl_buf_init(&json, CHUNK_MAX);
-        chat_write_delta(&json, &caller->chat, event->text);
-        put_chunk(caller, &json);
+        struct sl_buf *out = caller_out(caller);
+        sl_sse_begin(out, (struct sl_span){NULL, 0}, (struct sl_span){NULL, 0});
+        chat_write_delta(out, &caller->chat, event->text);
+        sl_sse_end(out);
     }
 }
 

@@ -8,27 +8,25 @@
 #include "common/sse.h"
 #include "workers/gateway/open_query.h"
 
-#include <inttypes.h>
-#include <stdio.h>
-
 enum { EVENT_MAX = 4 << 20, RESULT_MAX = 32 << 20 };
 
 /* --- the stream --- */
 
 static void write_event(struct caller *caller, const struct sl_event *event)
 {
-    char id[40];
-    struct sl_buf json;
+    char memory[24]; /* Two numbers of ten digits. */
+    struct sl_buf id = {.data = memory, .cap = sizeof(memory), .max = sizeof(memory)};
     struct sl_buf *out = caller_out(caller);
-    snprintf(id, sizeof(id), "%" PRIu32 ":%" PRIu32, event->attempt, event->seq);
-    sl_buf_init(&json, EVENT_MAX);
-    sl_event_json(event, &json);
-    if (sl_buf_error(&json) == 0) {
-        sl_sse_write(out, id, sl_event_type_text(event->type), sl_buf_span(&json));
-    } else {
-        out->err = sl_buf_error(&json); /* The stream is cut: it may not have a hole. */
+    size_t before = out->len;
+    sl_buf_append_uint(&id, event->attempt);
+    sl_buf_append(&id, ":", 1);
+    sl_buf_append_uint(&id, event->seq);
+    sl_sse_begin(out, sl_buf_span(&id), sl_span_of(sl_event_type_text(event->type)));
+    sl_event_json(event, out);
+    sl_sse_end(out);
+    if (out->len - before > EVENT_MAX && out->err == 0) {
+        out->err = -SL_ETOOBIG; /* The stream is cut: it may not have a hole. */
     }
-    sl_buf_fini(&json);
 }
 
 static void on_stream_event(struct caller *caller, const struct sl_event *event,

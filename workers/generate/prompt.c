@@ -46,7 +46,9 @@ static void write_question(struct sl_json_writer *w, const struct sl_query *quer
     sl_buf_init(&text, w->out->max);
     sl_buf_append_text(&text, query->hits_len > 0 ? "Passages:\n" : "There are no passages.\n");
     for (size_t i = 0; i < query->hits_len; i++) {
-        sl_buf_printf(&text, "[%zu] ", i + 1);
+        sl_buf_append(&text, "[", 1);
+        sl_buf_append_uint(&text, i + 1);
+        sl_buf_append(&text, "] ", 2);
         append_flat(&text, query->hits[i].text);
         sl_buf_append_text(&text, "\n");
     }
