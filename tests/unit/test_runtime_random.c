@@ -170,7 +170,7 @@ static void take_query(void)
         "{\"query\": \"why?\"}", "{\"query\": \"why?\"}",
         "{\"query\": \"why?\"}", "{\"query\": \"why?\", \"on_worker_lost\": \"restart\"}",
         "{\"query\": 1}",        "{"};
-    static const char *const replies[] = {"sluice.replies:3", "sluice.replies:3", NULL, "no.topic"};
+    static const char *const replies[] = {"sluice.replies:3", "sluice.replies:4", NULL, "no.topic"};
     char id[16];
     snprintf(id, sizeof(id), "q%zu", below(IDS));
     const struct fake_record record = {.topic = FX_QUERIES,
@@ -179,6 +179,7 @@ static void take_query(void)
                                        .key = SL_SPAN("garbage"),
                                        .type = "application/json",
                                        .reply_to = replies[below(4)],
+                                       .bundles = below(2) == 0,
                                        .timestamp_ms = fx_now(),
                                        .value = sl_span_of(values[below(6)])};
     struct sl_position position;
@@ -273,17 +274,30 @@ static void on_streaming(struct sl_job *job)
     CHECK(rv == 0 || rv == -SL_EAGAIN || rv == -SL_ENOENT);
 }
 
-static void send_something(struct sl_job *job)
+/* A text of this query now, or at the next flush, or the mark that its stream begins. */
+static int stream_something(struct sl_job *job)
 {
     struct sl_event event = {.type = SL_EVENT_DELTA, .text = SL_SPAN("delta")};
+    size_t way = below(4);
+    if (way == 0 && !job->marking) {
+        return sl_job_stream(job, on_streaming);
+    }
+    if (way == 1) {
+        sl_job_on_flush(job, on_streaming);
+        return 0;
+    }
+    return sl_job_emit(job, &event);
+}
+
+static void send_something(struct sl_job *job)
+{
     int rv = 0;
     if (sl_job_bulk(job)) {
         rv = sl_job_send(job, "vectors", SL_SPAN("k"), SL_SPAN("v"));
     } else if (fx_worker.stage->index == SL_STAGE_generate) {
-        rv = below(3) == 0 && !job->marking ? sl_job_stream(job, on_streaming)
-                                            : sl_job_emit(job, &event);
+        rv = stream_something(job);
     } else if (fx_worker.stage->index == SL_STAGE_rerank && job->outbox_count == 0) {
-        event = (struct sl_event){.type = SL_EVENT_SOURCES, .query = sl_job_query(job)};
+        struct sl_event event = {.type = SL_EVENT_SOURCES, .query = sl_job_query(job)};
         rv = sl_job_emit(job, &event);
     }
     CHECK(rv == 0 || rv == -SL_EAGAIN || rv == -SL_ENOENT);

@@ -10,7 +10,7 @@
 
 #include <assert.h>
 
-enum { GIVEN_MAX = 1024, HEADERS = 4, TOPICS = 3, PARTITIONS = 4, REFUSALS = 8 };
+enum { GIVEN_MAX = 1024, HEADERS = 5, TOPICS = 3, PARTITIONS = 4, REFUSALS = 8 };
 
 struct sl_producer {
     void (*on_room)(void *ctx);
@@ -344,6 +344,7 @@ static void give(const struct given *given)
     add_header(headers, &count, "content-type", r->type);
     add_header(headers, &count, "reply-to", r->reply_to);
     add_header(headers, &count, "sluice-deadline", r->deadline);
+    add_header(headers, &count, "reply-bundles", r->bundles ? "1" : NULL);
     const struct sl_record record = {
         .topic = consumer_now->names[r->topic],
         .partition = r->partition,

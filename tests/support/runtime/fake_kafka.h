@@ -54,6 +54,7 @@ struct fake_record {
     const char *type;     /* Header content-type; NULL: none. */
     const char *reply_to; /* NULL: none. */
     const char *deadline; /* NULL: none. */
+    bool bundles;         /* Header reply-bundles: 1. */
     int64_t timestamp_ms;
     struct sl_span key, value;
 };

@@ -116,6 +116,7 @@ void torture_feed_query(uint32_t topic, const char *id, const struct sl_query *q
                                        .id = id,
                                        .reply_to = "sluice.replies:3",
                                        .deadline = deadline,
+                                       .bundles = fed_count % 2 == 0,
                                        .timestamp_ms = fx_now(),
                                        .key = sl_span_of(id),
                                        .value = sl_buf_span(&value)});
