@@ -124,12 +124,13 @@ static void produce(size_t number)
         {SL_SPAN("content-type"), SL_SPAN("application/msgpack")},
         {SL_SPAN("reply-to"), SL_SPAN("sluice.replies:0")},
         {SL_SPAN("sluice-deadline"), sl_span_of(deadline)},
+        {SL_SPAN("reply-bundles"), SL_SPAN("1")},
     };
     sl_buf_init(&value, 1 << 16);
     sl_query_encode(&query, &value);
     CHECK(sl_buf_error(&value) == 0);
     sim_kafka_produce("sluice.queries", (int32_t)sim_below(3), sl_span_of(id), sl_buf_span(&value),
-                      headers, 4);
+                      headers, number % 4 != 0 ? 5 : 4);
     sl_buf_fini(&value);
 }
 
@@ -398,6 +399,8 @@ static void run_schedule(uint64_t of_seed)
     poison = sim_percent(5) ? sim_between(1, QUERIES_MAX) : 0;
     faults = sim_percent(15) ? 0 : (unsigned)sim_between(2, 40);
     saves = faults > 0 && sim_percent(50);
+    bool is_well = faults == 0 && poison == 0;
+    uint64_t lost_before = sim_counts.lost;
     sim_kafka_refuse(faults > 0 && sim_percent(40) ? 10 : 0);
     size_t processes = sim_between(2, 5);
     for (size_t i = 0; i < processes; i++) {
@@ -411,6 +414,9 @@ static void run_schedule(uint64_t of_seed)
     sim_happen(sim_event_new(sizeof(struct sim_event), on_second), 0);
     run_until(sim_now_us() + sim_between(15 * SIM_S, 45 * SIM_S));
     heal();
+    if (is_well && sim_counts.lost > lost_before) {
+        SIM_FAIL("a stream is broken although nothing went wrong");
+    }
     sim_world_end();
     sim_check_end();
     sim_kafka_end();
@@ -448,6 +454,7 @@ static void print_counts(uint64_t schedules)
         {"cancelled", sim_counts.cancelled},
         {"told by a gateway alone", sim_counts.told},
         {"streams found broken", sim_counts.lost},
+        {"texts that shared a record", sim_counts.bundled},
         {"restarts", sim_counts.restarts},
         {"take-overs", sim_counts.takeovers},
         {"dead letters", sim_counts.dead},

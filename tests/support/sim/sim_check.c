@@ -21,6 +21,7 @@
  */
 #include "tests/support/sim/sim_check.h"
 #include "common/arena.h"
+#include "common/bundle.h"
 #include "common/codec.h"
 #include "tests/support/redis_emulator/emulator.h"
 #include "tests/support/sim/sim_gateway.h"
@@ -284,12 +285,15 @@ static void take(struct fact *fact, const struct sl_event *event)
     }
 }
 
-static void on_reply(const struct sim_record *record)
+static void on_event(void *ctx, struct sl_span id, struct sl_span bytes)
 {
     struct sl_arena arena;
     struct sl_event event;
+    unsigned *events = ctx;
     sl_arena_init(&arena, 1 << 20);
-    CHECK_INT(sl_event_decode(record->value, &arena, &event), 0);
+    CHECK_INT(sl_event_decode(bytes, &arena, &event), 0);
+    CHECK(sl_span_equal(id, event.id));
+    sim_counts.bundled += ++*events > 1 ? 1 : 0;
     struct fact *fact = fact_of(event.id);
     enum order_verdict verdict = order_take(&fact->order, &event);
     bool ended = fact->terminal;
@@ -310,6 +314,15 @@ static void on_reply(const struct sim_record *record)
         sim_gateway_ended(fact->id);
     }
     sl_arena_fini(&arena);
+}
+
+static void on_reply(const struct sim_record *record)
+{
+    const struct sl_record reply = {
+        .value = record->value, .headers = record->headers, .header_count = record->header_count};
+    unsigned events = 0;
+    CHECK_INT(sl_record_events(&reply, on_event, &events), 0);
+    CHECK(events > 0);
 }
 
 bool sim_check_ended(const char *id)
@@ -379,10 +392,12 @@ static void on_dead_letter(const struct sim_record *record)
 void sim_check_record(const struct sim_record *record)
 {
     char derived[37];
-    fact_of(id_of(record, derived)); /* Claims on it are looked at from now on. */
     if (strcmp(record->topic, "sluice.replies") == 0) {
         on_reply(record);
-    } else if (strcmp(record->topic, "sluice.results") == 0) {
+        return;
+    }
+    fact_of(id_of(record, derived)); /* Claims on it are looked at from now on. */
+    if (strcmp(record->topic, "sluice.results") == 0) {
         on_result(record);
     } else if (strcmp(record->topic, "sluice.generate") == 0) {
         fact_of(record->key)->forwarded = true;

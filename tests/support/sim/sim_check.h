@@ -34,7 +34,7 @@ extern void (*sim_on_moment)(struct sim_process *process);
 
 extern struct sim_counts {
     uint64_t steps, scripts, queries, calls, done, failed, takeovers, restarts, lost, dead, told,
-        cancelled, starts, flushes;
+        cancelled, starts, flushes, bundled;
 } sim_counts;
 
 #endif

@@ -7,7 +7,7 @@
  */
 #include "tests/support/sim/sim_check.h"
 
-enum { TRIES = 3, TOKENS_MAX = 6 };
+enum { TRIES = 3, TOKENS_MAX = 12 };
 
 const struct sl_limit sim_limits[SIM_LIMITS] = {
     {.name = "FIRST", .limit = 2, .bulk_max = 1},
@@ -200,46 +200,62 @@ static void end_first(struct work *work)
 /* --- the second stage --- */
 
 static void on_token(struct sl_timer *timer);
+static void send_token(struct sl_job *job);
 
-static void send_token(struct sl_job *job)
+/* Models send in bursts, so that tokens of several streams, and several of one, come together. */
+static uint64_t token_ms(void)
 {
-    struct work *work = sl_job_state(job);
+    enum { BEAT_MS = 20 };
+    uint64_t beat = BEAT_MS - sl_clock_now_ms() % BEAT_MS;
+    return sim_percent(5)    ? sim_between(500, 6000)
+           : sim_percent(30) ? 0
+                             : beat + BEAT_MS * sim_below(4);
+}
+
+/* False: it was not taken; what is to happen then will. */
+static bool emit_token(struct work *work)
+{
     char text[48];
+    struct sl_job *job = work->job;
     snprintf(text, sizeof(text), "%llu:%u", (unsigned long long)job->admission.fence, work->sent);
     struct sl_event event = {.type = SL_EVENT_DELTA, .text = sl_span_of(text)};
     int rv = sl_job_emit(job, &event);
     if (rv == -SL_EAGAIN) {
         sl_job_on_room(job, send_token);
-        return;
-    }
-    if (rv != 0) {
+    } else if (rv != 0) {
         fail_later(work, SL_QERR_INTERNAL);
+    } else {
+        work->sent++;
+        sim_check_shown(job);
+    }
+    return rv == 0;
+}
+
+static void send_token(struct sl_job *job)
+{
+    struct work *work = sl_job_state(job);
+    if (work->failing || !emit_token(work)) {
         return;
     }
-    work->sent++;
-    sim_check_shown(job);
-    after(work, sim_percent(5) ? sim_between(500, 6000) : sim_between(1, 200), on_token);
+    while (work->sent < work->tokens && sim_percent(30)) {
+        if (!emit_token(work)) {
+            return;
+        }
+    }
+    after(work, token_ms(), on_token);
 }
 
 static void on_token(struct sl_timer *timer)
 {
     struct work *work = SL_ITEM(timer, struct work, timer);
     if (work->sent < work->tokens) {
-        send_token(work->job);
+        sl_job_on_flush(work->job, send_token);
         return;
     }
     char answer[32];
     const struct sl_result result = result_of(work, answer);
     stop(work);
     sl_job_finish(work->job, &result);
-}
-
-static void on_streaming(struct sl_job *job)
-{
-    struct work *work = sl_job_state(job);
-    if (!work->failing) {
-        send_token(job);
-    }
 }
 
 static void end_second(struct work *work)
@@ -249,7 +265,7 @@ static void end_second(struct work *work)
         fail_later(work, SL_QERR_UPSTREAM_ERROR);
     } else if (work->tokens == 0) {
         on_token(&work->timer);
-    } else if (sl_job_stream(work->job, on_streaming) != 0) {
+    } else if (sl_job_stream(work->job, send_token) != 0) {
         fail_later(work, SL_QERR_INTERNAL);
     }
 }
