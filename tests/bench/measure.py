@@ -121,7 +121,7 @@ def settle(processes):
 def used_between(before, after):
     ended = [name for name in before if before[name] is None or after[name] is None]
     if ended:
-        raise BenchError(f"{', '.join(ended)} ended during the measurement")
+        raise BenchError(f"{', '.join(map(str, ended))} ended during the measurement")
     return {name: after[name] - before[name] for name in before}
 
 
