@@ -6,7 +6,10 @@
  * Reading makes a query and a result that hold what the event says, so that writing them again
  * gives the same members. Their texts are not there: "done" and "error" come without the answer,
  * the question and the chunks' texts, which the caller has had before.
+ *
+ * Deltas are mostly read and written by codec_delta.c, to the same effect.
  */
+#include "common/codec_delta.h"
 #include "common/codec_outcome.h"
 #include "common/codec_parts.h"
 
@@ -69,6 +72,9 @@ static void put_event(struct sl_sink *sink, const struct sl_event *event, bool f
 void sl_event_encode(const struct sl_event *event, bool json, struct sl_buf *out)
 {
     struct sl_sink sink;
+    if (event->type == SL_EVENT_DELTA && !json && sl_delta_write(event, out)) {
+        return;
+    }
     sl_sink_init(&sink, out, json);
     put_event(&sink, event, true);
 }
@@ -76,6 +82,10 @@ void sl_event_encode(const struct sl_event *event, bool json, struct sl_buf *out
 void sl_event_json(const struct sl_event *event, struct sl_buf *out)
 {
     struct sl_sink sink;
+    if (event->type == SL_EVENT_DELTA) {
+        sl_delta_json(event, out);
+        return;
+    }
     sl_sink_init(&sink, out, true);
     put_event(&sink, event, false);
 }
@@ -235,7 +245,7 @@ static const struct sl_field fields[] = {
 };
 /* clang-format on */
 
-int sl_event_decode(struct sl_span bytes, struct sl_arena *arena, struct sl_event *event)
+static int decode_any(struct sl_span bytes, struct sl_arena *arena, struct sl_event *event)
 {
     static const struct sl_fields event_fields = {fields, SL_FIELDS_COUNT(fields), false};
     struct sl_fault fault;
@@ -260,5 +270,20 @@ int sl_event_decode(struct sl_span bytes, struct sl_arena *arena, struct sl_even
         event->query = &decoded->query;
         event->result = &decoded->result;
     }
+    return 0;
+}
+
+int sl_event_decode(struct sl_span bytes, struct sl_arena *arena, struct sl_event *event)
+{
+    struct sl_event delta;
+    if (!sl_delta_read(bytes, &delta)) {
+        return decode_any(bytes, arena, event);
+    }
+    delta.id = sl_arena_copy(arena, delta.id);
+    delta.text = sl_arena_copy(arena, delta.text);
+    if (delta.id.data == NULL || delta.text.data == NULL) {
+        return -SL_ENOMEM;
+    }
+    *event = delta;
     return 0;
 }

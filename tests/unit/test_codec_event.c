@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <stdint.h>
+#include <stdlib.h>
 
 #define BYTES(literal)                                                                             \
     {                                                                                              \
@@ -418,6 +419,107 @@ TEST(names_are_those_of_interfaces)
     CHECK_STR(sl_query_error_text(SL_QERR_INTERNAL), "internal");
 }
 
+/* The same members in another order, which the writer never puts them in. */
+static void write_reversed(const struct sl_event *event, struct sl_buf *out)
+{
+    struct sl_buf delta;
+    sl_buf_init(&delta, 1 << 20);
+    sl_event_encode(event, false, &delta);
+    CHECK(delta.len > 3 && (unsigned char)delta.data[0] == 0x86);
+    size_t head = event->id.len <= 31 ? 1 : 2, id_len = 3 + head + event->id.len;
+    sl_buf_append(out, delta.data, 1);
+    sl_buf_append(out, delta.data + 1 + id_len, delta.len - 1 - id_len);
+    sl_buf_append(out, delta.data + 1, id_len);
+    sl_buf_fini(&delta);
+}
+
+static void check_delta(struct sl_span bytes, const struct sl_event *event)
+{
+    struct sl_arena arena;
+    struct sl_event back;
+    sl_arena_init(&arena, 1 << 20);
+    CHECK_INT(sl_msgpack_check(bytes), 0);
+    CHECK_INT(sl_event_decode(bytes, &arena, &back), 0);
+    CHECK_INT(back.type, SL_EVENT_DELTA);
+    CHECK(sl_span_equal(back.id, event->id) && sl_span_equal(back.text, event->text));
+    CHECK(back.attempt == event->attempt && back.seq == event->seq && back.fence == event->fence);
+    sl_arena_fini(&arena);
+}
+
+TEST(a_delta_is_read_in_any_order_and_size)
+{
+    static const size_t sizes[] = {0, 1, 31, 32, 255, 256, 65535, 65536};
+    static const uint64_t numbers[] = {
+        0, 127, 128, 255, 256, UINT16_MAX, UINT16_MAX + 1, UINT32_MAX, INT64_MAX};
+    static char text[65536];
+    memset(text, 'x', sizeof(text));
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        for (size_t j = 0; j < sizeof(numbers) / sizeof(numbers[0]); j++) {
+            const struct sl_event event = {
+                .type = SL_EVENT_DELTA,
+                .id = {text, sizes[i] % 65 + (sizes[i] % 65 == 0)},
+                .attempt = (uint32_t)numbers[j],
+                .seq = (uint32_t)(numbers[j] / 2),
+                .fence = numbers[j],
+                .text = {text, sizes[i]},
+            };
+            struct sl_buf out;
+            sl_buf_init(&out, 1 << 20);
+            sl_event_encode(&event, false, &out);
+            check_delta(sl_buf_span(&out), &event);
+            sl_buf_clear(&out);
+            write_reversed(&event, &out);
+            check_delta(sl_buf_span(&out), &event);
+            sl_buf_fini(&out);
+        }
+    }
+}
+
+TEST(a_delta_of_broken_text_is_made_whole)
+{
+    const struct sl_event event = {
+        .type = SL_EVENT_DELTA, .id = SL_SPAN("id-1"), .text = {"a\xff\0z", 4}};
+    const struct sl_event whole = {.type = SL_EVENT_DELTA,
+                                   .id = SL_SPAN("id-1"),
+                                   .text = SL_SPAN("a\xef\xbf\xbd\xef\xbf\xbdz")};
+    struct sl_buf out;
+    sl_buf_init(&out, 1000);
+    sl_event_encode(&event, false, &out);
+    check_delta(sl_buf_span(&out), &whole);
+    sl_buf_fini(&out);
+}
+
+TEST(no_cut_or_changed_byte_of_a_delta_does_harm)
+{
+    const struct sl_event event = {.type = SL_EVENT_DELTA,
+                                   .id = SL_SPAN("id-1"),
+                                   .attempt = 1,
+                                   .seq = 300,
+                                   .fence = 70000,
+                                   .text = SL_SPAN("a token")};
+    struct sl_buf out;
+    sl_buf_init(&out, 1000);
+    sl_event_encode(&event, false, &out);
+    for (size_t at = 0; at < out.len; at++) {
+        for (unsigned change = 0; change < 256; change++) {
+            struct sl_arena arena;
+            struct sl_event back;
+            char *bytes = malloc(out.len); /* Of just this size, for the sanitizer. */
+            size_t len = change == 0 ? at : out.len;
+            CHECK(bytes != NULL);
+            memcpy(bytes, out.data, out.len);
+            bytes[at] = (char)(bytes[at] ^ (char)change);
+            sl_arena_init(&arena, 1 << 16);
+            int rv = sl_event_decode((struct sl_span){bytes, len}, &arena, &back);
+            CHECK(rv == 0 ? change > 0 && sl_msgpack_check((struct sl_span){bytes, len}) == 0
+                          : rv == -SL_EBADMSG || rv == -SL_EVERSION);
+            sl_arena_fini(&arena);
+            free(bytes);
+        }
+    }
+    sl_buf_fini(&out);
+}
+
 static const struct test_case cases[] = {
     {"a_result_has_the_members_that_interfaces_lists",
      a_result_has_the_members_that_interfaces_lists},
@@ -429,6 +531,9 @@ static const struct test_case cases[] = {
     {"an_event_keeps_what_the_gateway_needs", an_event_keeps_what_the_gateway_needs},
     {"a_bad_event_is_refused", a_bad_event_is_refused},
     {"no_cut_or_changed_byte_does_harm", no_cut_or_changed_byte_does_harm},
+    {"a_delta_is_read_in_any_order_and_size", a_delta_is_read_in_any_order_and_size},
+    {"a_delta_of_broken_text_is_made_whole", a_delta_of_broken_text_is_made_whole},
+    {"no_cut_or_changed_byte_of_a_delta_does_harm", no_cut_or_changed_byte_of_a_delta_does_harm},
     {"names_are_those_of_interfaces", names_are_those_of_interfaces},
     {NULL, NULL},
 };
