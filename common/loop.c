@@ -152,7 +152,13 @@ static void on_prepare(uv_prepare_t *uv)
 void sl_timer_start(struct sl_loop *loop, struct sl_timer *timer, uint64_t delay_ms,
                     void (*fire)(struct sl_timer *timer))
 {
-    sl_timer_stop(loop, timer);
+    timer->fire = fire;
+    timer->due_ms = sl_clock_now_ms() + delay_ms + (delay_ms == 0 ? 1 : 0);
+    if (timer->heap_index != 0) { /* Mostly a time-out that begins again: it moves down a little. */
+        heap_up(loop, timer->heap_index);
+        heap_down(loop, timer->heap_index);
+        return;
+    }
     if (loop->heap_len + 2 > loop->heap_cap) {
         size_t cap = loop->heap_cap * 2;
         struct sl_timer **heap = realloc(loop->heap, cap * sizeof(struct sl_timer *));
@@ -162,8 +168,6 @@ void sl_timer_start(struct sl_loop *loop, struct sl_timer *timer, uint64_t delay
         loop->heap = heap;
         loop->heap_cap = cap;
     }
-    timer->fire = fire;
-    timer->due_ms = sl_clock_now_ms() + delay_ms + (delay_ms == 0 ? 1 : 0);
     heap_put(loop, ++loop->heap_len, timer);
     heap_up(loop, loop->heap_len);
 }
