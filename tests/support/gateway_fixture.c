@@ -4,6 +4,7 @@
  */
 #include "tests/support/gateway_fixture.h"
 
+#include "common/bundle.h"
 #include "common/ending.h"
 #include "common/redis.h"
 #include "tests/support/kafka_fixture.h"
@@ -80,25 +81,57 @@ static void on_result(void *ctx, const struct sl_record *record)
     gateway.results++;
 }
 
+static struct sl_buf bundle;
+static bool bundling;
+
+static void send_record(const struct asked *asked, struct sl_outgoing *record)
+{
+    char topic[80];
+    snprintf(topic, sizeof(topic), SL_SPAN_FMT, SL_SPAN_ARG(asked->query.reply_topic));
+    record->topic = topic;
+    record->partition = asked->query.reply_partition;
+    CHECK_INT(sl_producer_send(producer, record, NULL, NULL), 0);
+}
+
+void emit_bundle_begin(void)
+{
+    CHECK(!bundling);
+    sl_buf_init(&bundle, EVENT_MAX);
+    bundling = true;
+}
+
+void emit_bundle_end(const struct asked *asked, struct sl_span tail)
+{
+    const struct sl_kafka_header type = {SL_SPAN("content-type"), SL_SPAN(SL_BUNDLE_TYPE)};
+    CHECK(bundling && asked->query.reply_bundles);
+    sl_buf_append_span(&bundle, tail);
+    CHECK_INT(sl_buf_error(&bundle), 0);
+    struct sl_outgoing record = {
+        .value = sl_buf_span(&bundle), .headers = &type, .header_count = 1};
+    send_record(asked, &record);
+    sl_buf_fini(&bundle);
+    bundling = false;
+}
+
 static void emit(const struct asked *asked, struct sl_event *event)
 {
     struct sl_buf bytes;
     struct sl_route route;
     const struct sl_query about = {.id = asked->query.id};
-    char topic[80];
     sl_buf_init(&bytes, EVENT_MAX);
     event->id = asked->query.id;
     sl_event_encode(event, false, &bytes);
-    sl_route_write(&route, &about, false);
-    snprintf(topic, sizeof(topic), SL_SPAN_FMT, SL_SPAN_ARG(asked->query.reply_topic));
-    const struct sl_outgoing record = {.topic = topic,
-                                       .partition = asked->query.reply_partition,
-                                       .key = asked->query.id,
-                                       .value = sl_buf_span(&bytes),
-                                       .headers = route.headers,
-                                       .header_count = route.count};
     CHECK_INT(sl_buf_error(&bytes), 0);
-    CHECK_INT(sl_producer_send(producer, &record, NULL, NULL), 0);
+    sl_route_write(&route, &about, false);
+    struct sl_outgoing record = {.key = asked->query.id,
+                                 .value = sl_buf_span(&bytes),
+                                 .headers = route.headers,
+                                 .header_count = route.count};
+    if (bundling) {
+        sl_bundle_add(&bundle, asked->query.id, record.value);
+    } else {
+        send_record(asked, &record);
+    }
     sl_buf_fini(&bytes);
 }
 

@@ -61,6 +61,11 @@ void emit_done(const struct asked *asked, uint32_t attempt, uint32_t seq, uint64
 void emit_error(const struct asked *asked, uint32_t attempt, uint32_t seq, uint64_t fence,
                 enum sl_query_error code, const char *message);
 
+/* Events until the end are kept, and go as one record to this job's reply partition. */
+void emit_bundle_begin(void);
+/* tail: what follows the events, which is no event. */
+void emit_bundle_end(const struct asked *asked, struct sl_span tail);
+
 /* The field of the query's hash in Redis, or "" when it has none; until the next call. */
 const char *gateway_redis_field(const char *id, const char *field);
 bool gateway_cancelled(const struct asked *asked); /* So it is noted in Redis. */

@@ -6,6 +6,7 @@
  */
 #include "common/admin.h"
 #include "common/attach.h"
+#include "common/bundle.h"
 #include "common/claim.h"
 #include "common/clock.h"
 #include "common/codec.h"
@@ -458,6 +459,17 @@ int sl_redis_command(struct sl_redis *redis, size_t argc, const struct sl_span *
 
 /* --- the pipeline --- */
 
+/* In place of an event: a bundle of it, with another query's before it and half a one behind. */
+static void make_bundle(const char *id, struct sl_buf *bytes)
+{
+    struct sl_buf event = *bytes;
+    sl_buf_init(bytes, 1 << 16);
+    sl_bundle_add(bytes, SL_SPAN("of-another"), sl_buf_span(&event));
+    sl_bundle_add(bytes, sl_span_of(id), sl_buf_span(&event));
+    sl_buf_append_text(bytes, "\xd9");
+    sl_buf_fini(&event);
+}
+
 static void give(const char *id, struct sl_event *event)
 {
     struct sl_buf bytes;
@@ -466,6 +478,10 @@ static void give(const char *id, struct sl_event *event)
     sl_buf_init(&bytes, 1 << 16);
     event->id = sl_span_of(id);
     sl_event_encode(event, false, &bytes);
+    if (event->type == SL_EVENT_DELTA) {
+        make_bundle(id, &bytes);
+        header = (struct sl_kafka_header){SL_SPAN("content-type"), SL_SPAN(SL_BUNDLE_TYPE)};
+    }
     CHECK(sl_buf_error(&bytes) == 0);
     sl_test_resume_alloc(paused);
     const struct sl_record record = {.topic = "sluice.replies",
