@@ -29,44 +29,72 @@ local MAX_ATTEMPTS = 3
 
 local limits = {}
 for i = 1, num() do
-  limits[i] = {name = arg(), most = num(), query = num(), bulk = num()}
+  limits[i] = {name = arg(), most = arg(), query = arg(), bulk = arg()}
+end
+local lease_end = format('%d', now + ttl)
+
+local function count(l)
+  l.held = {query = call('ZCARD', leases_key(l.name, 'query')), bulk = call('ZCARD', leases_key(l.name, 'bulk'))}
 end
 
-local function is_held(l, member)
-  return redis.call('ZSCORE', leases_key(l.name, 'query'), member)
-    or redis.call('ZSCORE', leases_key(l.name, 'bulk'), member)
+-- Those that ended, of processes that died, count until a limit seems to be full.
+local function drop_ended(l)
+  if not l.dropped then
+    l.dropped = true
+    call('ZREMRANGEBYSCORE', leases_key(l.name, 'query'), '-inf', format('%d', now))
+    call('ZREMRANGEBYSCORE', leases_key(l.name, 'bulk'), '-inf', format('%d', now))
+    count(l)
+  end
 end
 
--- Reads a limit's leases once a script, without those that ended.
+local function read_cool_down(l)
+  local cool = call('HMGET', cool_key(l.name), 'until', 'probe')
+  l.cooling = math.max(0, (tonumber(cool[1]) or 0) - now)
+  l.half_open = cool[1] and l.cooling == 0
+  if l.half_open and cool[2] then
+    drop_ended(l)
+    l.probed = call('ZSCORE', leases_key(l.name, 'query'), cool[2])
+      or call('ZSCORE', leases_key(l.name, 'bulk'), cool[2])
+  end
+end
+
+-- What is known of a limit, read once a script.
 local function leases(l)
   if not l.held then
-    l.held = {}
-    for _, class in ipairs({'query', 'bulk'}) do
-      local key = leases_key(l.name, class)
-      redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
-      l.held[class] = redis.call('ZCARD', key)
+    l.most, l.query, l.bulk, l.cooling = l.most + 0, l.query + 0, l.bulk + 0, 0
+    count(l)
+    if call('EXISTS', cool_key(l.name)) == 1 then
+      read_cool_down(l)
     end
-    local cool = redis.call('HMGET', cool_key(l.name), 'until', 'probe')
-    l.cooling = math.max(0, (tonumber(cool[1]) or 0) - now)
-    l.half_open = cool[1] and l.cooling == 0
-    l.probed = l.half_open and cool[2] and is_held(l, cool[2])
   end
   return l
 end
 
+local function is_full(l, class)
+  return l.held.query + l.held.bulk >= l.most or l.held[class] >= l[class]
+end
+
 -- Whether it was free, and whether it is a probe.
 local function take(want)
-  local l = leases(limits[want.limit])
-  if quarantine > 0 or l.cooling > 0 or l.probed or l.held.query + l.held.bulk >= l.most
-      or l.held[want.class] >= l[want.class] then
+  local l, class = leases(limits[want.limit]), want.class
+  if quarantine > 0 or l.cooling > 0 or l.probed then
     return false
   end
-  local key, member = leases_key(l.name, want.class), me .. ':' .. want.serial
-  redis.call('ZADD', key, now + ttl, member)
-  redis.call('PEXPIRE', key, ttl)
-  l.held[want.class] = l.held[want.class] + 1
+  if is_full(l, class) then
+    drop_ended(l)
+    if is_full(l, class) then
+      return false
+    end
+  end
+  local key, member = leases_key(l.name, class), me .. ':' .. want.serial
+  call('ZADD', key, lease_end, member)
+  if l.kept ~= class then
+    l.kept = class
+    call('PEXPIRE', key, ARGV[3])
+  end
+  l.held[class] = l.held[class] + 1
   if l.half_open then
-    redis.call('HSET', cool_key(l.name), 'probe', member)
+    call('HSET', cool_key(l.name), 'probe', member)
     l.probed = true
   end
   return true, l.half_open
@@ -84,13 +112,14 @@ local function wait_for(want)
   end
   if not l.first then
     l.first = ttl
+    drop_ended(l)
     for _, class in ipairs({'query', 'bulk'}) do
-      local first = redis.call('ZRANGE', leases_key(l.name, class), 0, 0, 'WITHSCORES')
+      local first = call('ZRANGE', leases_key(l.name, class), 0, 0, 'WITHSCORES')
       if first[2] then
         l.first = math.min(l.first, first[2] - now)
       end
     end
-    redis.call('SET', prefix .. ':wanted:' .. l.name, '', 'PX', math.ceil(ttl * 2 / 15))
+    call('SET', prefix .. ':wanted:' .. l.name, '', 'PX', math.ceil(ttl * 2 / 15))
   end
   return l.first
 end
@@ -113,7 +142,7 @@ local function is_dead(owner, observed_dead)
 end
 
 local function park(key, owner)
-  redis.call('HSET', key, '.watched', '1')
+  call('HSET', key, '.watched', '1')
   return {PARKED, owner, heartbeat_of(owner)}
 end
 
@@ -125,9 +154,11 @@ local function keep_claim(job, key)
   end
 end
 
+local last_fence
+
 local function claim(job, key, attempt, streamed)
-  last_fence = math.max(last_fence + 1, now_us)
-  redis.call('HSET', key, job.stage, claim_text(streamed and 't' or 's', attempt, last_fence))
+  last_fence = math.max((last_fence or tonumber(call('HGET', epoch, 'fence') or nil) or 0) + 1, now_us)
+  call('HSET', key, job.stage, claim_text(streamed and 't' or 's', attempt, format('%d', last_fence)))
   keep_claim(job, key)
   return last_fence
 end
@@ -158,7 +189,7 @@ end
 -- It waits without a claim; also without one of this process's own, granted by an answer that was lost.
 local function hold(job, key, attempt, state, owner, fence)
   if is_running(state) and owner == me then
-    redis.call('HSET', key, job.stage, claim_text(state == 't' and 'g' or 'f', attempt, fence))
+    call('HSET', key, job.stage, claim_text(state == 't' and 'g' or 'f', attempt, fence))
   end
   if is_suspect(attempt) then
     keep_claim(job, key)
@@ -184,43 +215,48 @@ local function take_wanted(wants)
   return nil, 0, wait
 end
 
+-- Its ending is stored: to be produced by whoever stored it, or by others where that one is dead.
+local function admit_ended(job, key, end_owner, observed_dead)
+  local h = call('HMGET', key, '.end_acked', '.end_epoch')
+  if h[1] or not job.claims then
+    return {ENDED}
+  end
+  if end_owner ~= me and not is_dead(end_owner, observed_dead) and not is_outdated_ending(h[2]) then
+    return park(key, end_owner)
+  end
+  call('HSET', key, '.end_owner', me, '.end_epoch', format('%d', since))
+  return {ENDING, call('HGET', key, '.end')}
+end
+
 local function admit_job()
-  local job = {kind = arg(), id = arg(), stage = arg(), deadline = num(), claims = num() == 1,
-    may_run = num(), restarts = num() == 1}
+  local job = {kind = arg(), id = arg(), stage = arg(), deadline = num(), claims = arg() == '1',
+    may_run = num(), restarts = arg() == '1'}
   local observed_dead, wants = arg(), {}
   for i = 1, num() do
     wants[i] = read_want()
   end
   local key = work_key(job.kind, job.id)
-  local h = redis.call('HMGET', key, job.stage, '.cancelled', '.end_owner', '.end_acked', '.open', '.gateways',
-    '.end_epoch', '.kept.' .. job.stage)
-  local end_owner = h[3]
-  if end_owner then
-    if h[4] or not job.claims then
-      return {ENDED}
-    end
-    if end_owner ~= me and not is_dead(end_owner, observed_dead) and not is_outdated_ending(h[7]) then
-      return park(key, end_owner)
-    end
-    redis.call('HSET', key, '.end_owner', me, '.end_epoch', since)
-    return {ENDING, redis.call('HGET', key, '.end')}
+  local h = call('HMGET', key, job.stage, '.cancelled', '.end_owner', '.open', '.gateways')
+  if h[3] then
+    return admit_ended(job, key, h[3], observed_dead)
   end
   local attempt, streamed = 1, false
   local state, owner, attempts, fence = read_claim(h[1])
   if job.claims then
-    attempt = attempts or 1
+    attempt = (attempts or 1) + 0
     if state == 'd' then
       return {DONE}
     end
     if is_running(state) and owner ~= me then
-      if not is_dead(owner, observed_dead) and not is_outdated(fence, h[8]) then
+      if not is_dead(owner, observed_dead)
+          and not is_outdated(fence, call('HGET', key, '.kept.' .. job.stage)) then
         return park(key, owner)
       end
       attempt = attempt + 1
     end
     streamed = state == 't' or state == 'g'
   end
-  local verdict = verdict_of(job, is_cancelled(key, h[2], h[5], h[6]), attempt, streamed)
+  local verdict = verdict_of(job, is_cancelled(key, h[2], h[4], h[5]), attempt, streamed)
   if job.claims and quarantine > 0 then
     return {WAIT, quarantine}
   end
@@ -240,11 +276,10 @@ local function admit_job()
 end
 
 local answer = {now, quarantine}
-local fence_before = last_fence
 for i = 1, num() do
   answer[i + 2] = arg() == 'job' and admit_job() or admit_permit()
 end
-if last_fence > fence_before then
-  redis.call('HSET', prefix .. ':epoch', 'fence', string.format('%.0f', last_fence))
+if last_fence then
+  call('HSET', epoch, 'fence', format('%d', last_fence))
 end
 return answer

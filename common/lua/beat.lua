@@ -14,14 +14,14 @@
 
 local SILENT_MAX = 64 -- Whoever died before these was seen by every observer that runs for long enough.
 local owners, kept = prefix .. ':owners', num()
-redis.call('ZADD', owners, now, me)
-redis.call('ZREMRANGEBYSCORE', owners, '-inf', string.format('(%.0f', now - kept))
-redis.call('PEXPIRE', owners, string.format('%.0f', kept))
-local silent = redis.call('ZREVRANGEBYSCORE', owners, string.format('(%.0f', now - ttl * 6 / 15), '-inf',
+call('ZADD', owners, now, me)
+call('ZREMRANGEBYSCORE', owners, '-inf', string.format('(%.0f', now - kept))
+call('PEXPIRE', owners, string.format('%.0f', kept))
+local silent = call('ZREVRANGEBYSCORE', owners, string.format('(%.0f', now - ttl * 6 / 15), '-inf',
   'WITHSCORES', 'LIMIT', 0, SILENT_MAX)
 
 local function who_holds(kind, id, stage)
-  local h = redis.call('HMGET', work_key(kind, id), stage, '.end_owner', '.end_acked', '.end_epoch',
+  local h = call('HMGET', work_key(kind, id), stage, '.end_owner', '.end_acked', '.end_epoch',
     '.kept.' .. stage)
   if h[2] then
     return not h[3] and not is_outdated_ending(h[4]) and h[2] or nil

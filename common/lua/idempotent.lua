@@ -19,15 +19,15 @@ local NEW, ATTACH, WAIT, TAKEN_OVER, CONFLICT = 0, 1, 2, 3, 4
 
 local name, id, body, place, request = arg(), arg(), arg(), arg(), arg()
 local key = prefix .. ':idem:' .. name
-local h = redis.call('HMGET', key, 'id', 'body', 'state', 'gateway', 'place', 'request')
+local h = call('HMGET', key, 'id', 'body', 'state', 'gateway', 'place', 'request')
 local first = {id = h[1], body = h[2], state = h[3], gateway = h[4], place = h[5], request = h[6]}
 
 local function take()
-  redis.call('DEL', key)
+  call('DEL', key)
   first.id, first.place = id, place
-  redis.call('HSET', key, 'id', id, 'body', body, 'state', 'open', 'gateway', me, 'place', place,
+  call('HSET', key, 'id', id, 'body', body, 'state', 'open', 'gateway', me, 'place', place,
              'request', request)
-  redis.call('PEXPIRE', key, result_ttl)
+  call('PEXPIRE', key, result_ttl)
   return NEW
 end
 
@@ -42,7 +42,7 @@ local function answer()
   if not first.id then
     return take()
   end
-  local q = redis.call('HMGET', work_key('query', first.id), '.cancelled', '.outcome')
+  local q = call('HMGET', work_key('query', first.id), '.cancelled', '.outcome')
   local cancelled, outcome = q[1], q[2]
   if outcome == 'cancelled' or (cancelled and not outcome) then -- After its ending none counts.
     return take()
@@ -59,7 +59,7 @@ local function answer()
   if has_expired() then
     return take()
   end
-  redis.call('HSET', key, 'gateway', me, 'request', request, 'taken', '1')
+  call('HSET', key, 'gateway', me, 'request', request, 'taken', '1')
   return TAKEN_OVER
 end
 

@@ -7,7 +7,7 @@
 --          stage's claim. What is not known is nil; all of it: nothing is known of this query.
 
 local key = work_key('query', arg())
-local h = redis.call('HMGET', key, '.open', '.cancelled', '.end_owner', '.end_acked', '.outcome',
+local h = call('HMGET', key, '.open', '.cancelled', '.end_owner', '.end_acked', '.outcome',
                      unpack(ARGV, read + 1))
 table.insert(h, 1, now)
 table.insert(h, 2, quarantine)

@@ -19,35 +19,35 @@ local lost_permits, told = {}, {}
 local function renew_permit()
   local limit, class, serial = arg(), arg(), arg()
   local key, member = leases_key(limit, class), me .. ':' .. serial
-  local ends = tonumber(redis.call('ZSCORE', key, member) or nil)
+  local ends = tonumber(call('ZSCORE', key, member) or nil)
   if quarantine > 0 or (ends and ends > now) then
-    redis.call('ZADD', key, now + ttl, member)
-    redis.call('PEXPIRE', key, ttl)
+    call('ZADD', key, format('%d', now + ttl), member)
+    call('PEXPIRE', key, ARGV[3])
   else
     table.insert(lost_permits, tonumber(serial))
   end
 end
 
 local function renew_claim()
-  local serial, kind, id, stage, fence, attempt = num(), arg(), arg(), arg(), num(), num()
+  local serial, kind, id, stage, fence, attempt = num(), arg(), arg(), arg(), arg(), arg()
   local holds = arg()
   local key = work_key(kind, id)
   local kept = '.kept.' .. stage
-  local h = redis.call('HMGET', key, stage, '.cancelled', '.end_owner', '.open', '.gateways', kept)
-  if (h[3] and h[3] ~= me) or (fence ~= 0 and not is_ours(h[1], fence)) then
+  local h = call('HMGET', key, stage, '.cancelled', '.end_owner', '.open', '.gateways', kept)
+  if (h[3] and h[3] ~= me) or (fence ~= '0' and not is_ours(h[1], fence)) then
     table.insert(told, serial)
     table.insert(told, LOST)
     return
   end
   local state, owner = read_claim(h[1])
-  if fence ~= 0 and owner ~= me then
-    redis.call('HSET', key, stage, claim_text(state == 't' and 't' or holds, attempt, fence))
+  if fence ~= '0' and owner ~= me then
+    call('HSET', key, stage, claim_text(state == 't' and 't' or holds, attempt, fence))
     keep(key, kind == 'bulk' and bulk_ttl or result_ttl)
-  elseif fence ~= 0 and kind == 'bulk' then
+  elseif fence ~= '0' and kind == 'bulk' then
     keep(key, bulk_ttl)
   end
-  if fence ~= 0 and fence < since * 1000 and tonumber(h[6] or nil) ~= since then
-    redis.call('HSET', key, kept, since)
+  if fence ~= '0' and fence + 0 < since * 1000 and tonumber(h[6] or nil) ~= since then
+    call('HSET', key, kept, format('%d', since))
   end
   if is_cancelled(key, h[2], h[4], h[5]) then
     table.insert(told, serial)
@@ -59,9 +59,10 @@ end
 local function renew_attached()
   local id, place, cancelled = arg(), arg(), num() == 1
   local key = work_key('query', id)
-  attach(key, place)
-  if cancelled and redis.call('HEXISTS', key, '.cancelled') == 0 then
-    cancel(key, id)
+  local of = readers()
+  of.attach(key, place)
+  if cancelled and call('HEXISTS', key, '.cancelled') == 0 then
+    of.cancel(key, id)
   end
 end
 
