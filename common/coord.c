@@ -9,10 +9,10 @@
  *   attach.c        what has readers here, and what Redis knows of a query         (look.lua)
  *   attach_idempotent.c  of requests with one key one is the first           (idempotent.lua)
  *
- * What it costs: in the steady state a job takes three round trips: one to be admitted with its
- * permits, one to give a permit back, one to mark its claim; jobs of one turn of the loop share
- * each of them, and a release and a mark of one turn are one script. A process that is idle sends
- * its heartbeat once a second; one that holds something, a renewal every 4 s.
+ * What it costs: in the steady state a job takes two or three round trips: one to be admitted with
+ * its permits, one to give a permit back and to mark its claim, which is two where the broker takes
+ * longer than 2 ms in between; jobs of one turn of the loop share each of them. A process that is
+ * idle sends its heartbeat once a second; one that holds something, a renewal every 4 s.
  *
  * The story of a link: Redis is reached and told its run id; the heartbeat goes out at once, and
  * with its reply, the clock being known, the process is ready. What waited is asked for, what was
@@ -319,6 +319,7 @@ void sl_coord_destroy(struct sl_coord *coord)
     sl_timer_stop(coord->loop, &coord->renew_timer);
     sl_timer_stop(coord->loop, &coord->beat_timer);
     sl_timer_stop(coord->loop, &coord->settle_timer);
+    sl_timer_stop(coord->loop, &coord->company_timer);
     coord_settle_fini(coord);
     coord_script_fini(&coord->admit);
     coord_script_fini(&coord->settle);

@@ -458,6 +458,7 @@ void coord_on_admitted(struct sl_coord *coord, int err, const struct redisReply 
     coord->slot_count = 0;
     if (err == 0) {
         sl_line_move(&coord->line, outcome.granted & (uint16_t)~outcome.waited);
+        coord_wanted(coord, outcome.waited);
         coord_tell_cancelled(coord);
     }
     coord_ask(coord);

@@ -15,7 +15,6 @@
 #include "common/lua_scripts.h"
 
 #include <assert.h>
-#include <inttypes.h>
 #include <stdlib.h>
 
 enum { ARGS_TEXT_MAX = 1 << 20, SCRIPT_MAX = 1 << 16 };
@@ -84,15 +83,20 @@ static void take_text(struct coord_args *args, size_t offset)
 void coord_args_int(struct sl_coord *coord, uint64_t value)
 {
     size_t offset = coord->args.text.len;
-    sl_buf_printf(&coord->args.text, "%" PRIu64, value);
+    sl_buf_append_uint(&coord->args.text, value);
     take_text(&coord->args, offset);
 }
 
 void coord_args_place(struct sl_coord *coord, const struct sl_place *place)
 {
-    size_t offset = coord->args.text.len;
-    sl_buf_printf(&coord->args.text, "%" PRId32 " %" PRId64 " %" PRId64 " %" PRId64,
-                  place->partition, place->offset, place->deadline_ms, place->policy_ms);
+    struct sl_buf *text = &coord->args.text;
+    const int64_t numbers[] = {place->partition, place->offset, place->deadline_ms,
+                               place->policy_ms};
+    size_t offset = text->len;
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+        sl_buf_append(text, " ", i > 0 ? 1 : 0);
+        sl_buf_append_int(text, numbers[i]);
+    }
     take_text(&coord->args, offset);
 }
 
@@ -178,7 +182,9 @@ static void on_reply(void *ctx, int err, const struct redisReply *reply)
 void coord_args_position(struct sl_coord *coord, const struct sl_place *place)
 {
     size_t offset = coord->args.text.len;
-    sl_buf_printf(&coord->args.text, "%" PRId32 " %" PRId64, place->partition, place->offset);
+    sl_buf_append_int(&coord->args.text, place->partition);
+    sl_buf_append(&coord->args.text, " ", 1);
+    sl_buf_append_int(&coord->args.text, place->offset);
     take_text(&coord->args, offset);
 }
 

@@ -154,6 +154,9 @@ struct sl_coord {
     size_t undo_count; /* Of them, claims that are given back: nothing is admitted before. */
     struct sl_task settle_task;
     struct sl_timer settle_timer;
+    bool settle_due; /* What is to be written goes now; else company_timer runs. */
+    struct sl_timer company_timer;
+    uint64_t wanted_until_ms[SL_LIMITS_MAX]; /* Somebody waits: releases go at once. */
 
     struct sl_gauge *gauge_ready, *gauge_held[SL_LIMITS_MAX];
     struct sl_counter *lost_permits, *lost_claims, *takeovers;
@@ -198,11 +201,13 @@ int coord_op_name(struct sl_op *op, struct sl_span id, const char *stage) SL_CHE
 int coord_op_about(struct sl_coord *coord, struct sl_span id, const char *stage,
                    struct sl_span bytes, struct sl_op **ret) SL_CHECKED;
 void coord_op_free(struct sl_coord *coord, struct sl_op *op); /* Takes NULL. */
-/* Takes over the op and sends it with the others of this turn. */
+/* Takes over the op and sends it with the others of this turn, or of the next 2 ms. */
 void coord_op_queue(struct sl_coord *coord, struct sl_op *op, enum op_type type, uint64_t for_ms);
 void coord_release(struct sl_coord *coord, size_t limit, bool bulk, uint64_t serial);
 void coord_give_back(struct sl_coord *coord, struct sl_op *op, uint64_t fence); /* Takes it over. */
-void coord_settle_soon(struct sl_coord *coord);
+void coord_settle_soon(struct sl_coord *coord); /* All that waits to be written. */
+/* Somebody waits for these limits, as in sl_ticket.wants: for some time releases go at once. */
+void coord_wanted(struct sl_coord *coord, uint16_t wants);
 void coord_settle_expire(struct sl_coord *coord);
 void coord_on_settled(struct sl_coord *coord, int err, const struct redisReply *reply);
 void coord_settle_fini(struct sl_coord *coord);

@@ -3,6 +3,12 @@
  * Each is an op. The ops of one turn of the loop travel in one script, releases first (they succeed
  * on a Redis that is full, and somebody waits for them); while it is out, the next ones gather.
  *
+ * An op that nobody waits for (can_wait) gives others up to 2 ms to come along, since a script
+ * costs Redis far more than an op in it: a permit comes back when a call has ended, and a moment
+ * later, when the broker has the output, the same job's claim is done. A release goes at once where
+ * somebody waits for its limit, in this process's line or elsewhere: a full limit is told by the
+ * answers to admissions, somebody elsewhere by the answer to the last release.
+ *
  * An op whose answer was lost is sent again, which changes nothing the second time (settle.lua):
  * when the link comes back, or a second later if Redis answered an error. An op that nobody needs
  * for ever has an end (until_ms): a release ends with its lease, an ending after 60 s.
@@ -20,6 +26,8 @@
 #include <stdlib.h>
 
 enum { OP_BYTES_MAX = 64 << 20, OP_BYTES_KEPT = 1024, SETTLE_BYTES = 4 << 20 };
+enum { COMPANY_MS = 2 };
+enum { ANSWER_EXISTS = 1, ANSWER_WANTED = 3 };
 
 struct sl_op *coord_op_new(struct sl_coord *coord)
 {
@@ -267,16 +275,19 @@ static void settle(struct sl_task *task)
         return; /* The link, the reply or the timer starts it again. */
     }
     coord_settle_expire(coord);
+    sl_timer_stop(coord->loop, &coord->company_timer);
     size_t bytes = 0;
     size_t releases = gather(&coord->releases, &bytes);
     size_t others = gather(&coord->ops, &bytes);
     if (releases + others == 0) {
+        coord->settle_due = false;
         return;
     }
     coord_args_begin(coord);
     coord_args_int(coord, releases + others);
     put_first(coord, &coord->releases, releases);
     put_first(coord, &coord->ops, others);
+    coord->settle_due = !sl_list_empty(&coord->releases) || !sl_list_empty(&coord->ops);
     int err = coord_script_run(&coord->settle);
     if (err != 0) {
         coord_on_settled(coord, err, NULL);
@@ -286,13 +297,41 @@ static void settle(struct sl_task *task)
 void coord_settle_soon(struct sl_coord *coord)
 {
     if (coord->op_count > 0) {
+        coord->settle_due = true;
         sl_task_defer(coord->loop, &coord->settle_task, settle);
     }
 }
 
-static int map_answer(long long answer)
+void coord_wanted(struct sl_coord *coord, uint16_t wants)
 {
-    return answer == 0 ? 0 : answer == 1 ? -SL_EEXIST : -SL_ELOST;
+    for (size_t i = 0; i < coord->limit_count; i++) {
+        if (wants & sl_line_limit(i)) {
+            coord->wanted_until_ms[i] = sl_clock_now_ms() + 2 * (uint64_t)coord->unit_ms;
+        }
+    }
+    if (wants != 0 && !sl_list_empty(&coord->releases)) {
+        coord_settle_soon(coord);
+    }
+}
+
+static void on_company_timer(struct sl_timer *timer)
+{
+    coord_settle_soon(SL_ITEM(timer, struct sl_coord, company_timer));
+}
+
+static bool can_wait(const struct sl_coord *coord, const struct sl_op *op)
+{
+    return op->type == OP_DONE || op->type == OP_ENDED ||
+           (op->type == OP_RELEASE && coord->wanted_until_ms[op->limit] <= sl_clock_now_ms());
+}
+
+static int map_answer(struct sl_coord *coord, const struct sl_op *op, long long answer)
+{
+    if (op->type == OP_RELEASE && answer == ANSWER_WANTED) {
+        coord_wanted(coord, sl_line_limit(op->limit));
+        return 0;
+    }
+    return answer == 0 ? 0 : answer == ANSWER_EXISTS ? -SL_EEXIST : -SL_ELOST;
 }
 
 void coord_on_settled(struct sl_coord *coord, int err, const struct redisReply *reply)
@@ -311,9 +350,11 @@ void coord_on_settled(struct sl_coord *coord, int err, const struct redisReply *
     }
     for (size_t i = 2; !sl_list_empty(&sent); i++) {
         struct sl_op *op = SL_ITEM(sl_list_first(&sent), struct sl_op, node);
-        finish(coord, op, map_answer(sl_reply_int(sl_reply_at(reply, i))));
+        finish(coord, op, map_answer(coord, op, sl_reply_int(sl_reply_at(reply, i))));
     }
-    coord_settle_soon(coord);
+    if (coord->settle_due) {
+        coord_settle_soon(coord);
+    }
     coord_ask(coord);
 }
 
@@ -327,7 +368,11 @@ void coord_op_queue(struct sl_coord *coord, struct sl_op *op, enum op_type type,
     sl_list_push(op->releases ? &coord->releases : &coord->ops, &op->node);
     coord->op_count++;
     coord->undo_count += type == OP_GIVE_BACK ? 1 : 0;
-    coord_settle_soon(coord);
+    if (coord->settle_due || !can_wait(coord, op)) {
+        coord_settle_soon(coord);
+    } else if (!sl_timer_active(&coord->company_timer)) {
+        sl_timer_start(coord->loop, &coord->company_timer, COMPANY_MS, on_company_timer);
+    }
 }
 
 void coord_release(struct sl_coord *coord, size_t limit, bool bulk, uint64_t serial)

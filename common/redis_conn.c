@@ -67,11 +67,31 @@ void sl_redis_sent_free(struct sl_redis_sent *sent)
     free(sent);
 }
 
+/* One reservation an argument: a command has dozens. */
 void sl_redis_put_arg(struct sl_buf *out, struct sl_span arg)
 {
-    sl_buf_printf(out, "$%zu\r\n", arg.len);
-    sl_buf_append_span(out, arg);
-    sl_buf_append(out, "\r\n", 2);
+    enum { FRAME_MAX = 32 };
+    char *to = sl_buf_reserve(out, arg.len + FRAME_MAX);
+    if (to == NULL) {
+        return;
+    }
+    char digits[24];
+    size_t at = sizeof(digits), len = arg.len;
+    do {
+        digits[--at] = (char)('0' + len % 10);
+        len /= 10;
+    } while (len > 0);
+    *to++ = '$';
+    memcpy(to, digits + at, sizeof(digits) - at);
+    to += sizeof(digits) - at;
+    memcpy(to, "\r\n", 2);
+    to += 2;
+    if (arg.len > 0) {
+        memcpy(to, arg.data, arg.len);
+        to += arg.len;
+    }
+    memcpy(to, "\r\n", 2);
+    out->len = (size_t)(to + 2 - out->data);
 }
 
 static void on_expiry(struct sl_timer *timer);

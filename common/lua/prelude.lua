@@ -13,7 +13,6 @@
 -- promoted, does not know who holds what. The epoch key then is missing or names another run id, and for
 -- one TTL only those are heard who renew what they hold: after it every lease that was forgotten has
 -- either been renewed or has ended by its holder's own clock.
-
 --
 -- What it costs: these scripts run a dozen times a question. A command takes some 3000 instructions of
 -- Redis, a number that is written as an argument as many again (so numbers that come and go as text stay
@@ -34,7 +33,7 @@ local function num()
   return arg() + 0
 end
 
-local time = call('TIME')
+local time = redis.call('TIME')
 local seconds, micros = time[1] + 0, time[2] + 0
 local now = seconds * 1000 + (micros - micros % 1000) / 1000
 local now_us = seconds * 1000000 + micros

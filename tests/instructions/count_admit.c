@@ -13,7 +13,7 @@
 #include "tests/support/redis_emulator/emulator.h"
 
 enum { JOBS = 20, SCRIPTS_MAX = 16, ARGS_MAX = 1024, LIMIT = 100000, TURNS_MAX = 1000 };
-enum { REPLY_MAX = 1 << 20, STEP_US = 50000 };
+enum { REPLY_MAX = 1 << 20, STEP_US = 50000, COMPANY_US = 2000 };
 
 static uint64_t now_us = 1700000000000000;
 static struct sl_loop *loop;
@@ -189,6 +189,7 @@ static void settle(void *ctx)
         }
         sl_claim_done(coord, &jobs[i].admission, on_done, NULL);
     }
+    now_us += COMPANY_US;
     turn();
 }
 
