@@ -45,6 +45,7 @@ static const char *const names[] = {
     "__connect.errors.exception.message",
     "sluice-attempt",
     "x",
+    "reply-bundles",
 };
 enum { NAMES = sizeof(names) / sizeof(names[0]) };
 
@@ -91,6 +92,7 @@ static void read_route(const struct sl_record *record, struct sl_arena *arena)
         CHECK(query.deadline_ms == again.deadline_ms);
         CHECK(sl_span_equal(query.reply_topic, again.reply_topic));
         CHECK(query.reply_partition == again.reply_partition);
+        CHECK(query.reply_bundles == again.reply_bundles);
         CHECK(sl_route_json(&copy) == sl_route_json(record));
     }
     rv = sl_route_tenant(record, arena, &tenant, &fault);

@@ -56,11 +56,13 @@ TEST(a_route_comes_back)
     for (size_t i = 0; i < sizeof(partitions) / sizeof(partitions[0]); i++) {
         struct sl_route route;
         before.reply_partition = partitions[i];
+        before.reply_bundles = i != 1;
         sl_route_write(&route, &before, i == 0);
         CHECK_INT(read_route(route.headers, route.count), 0);
         CHECK(sl_span_equal(query.id, before.id) && sl_span_equal(query.tenant, before.tenant));
         CHECK(sl_span_equal(query.reply_topic, before.reply_topic));
         CHECK_INT(query.reply_partition, partitions[i]);
+        CHECK_INT(query.reply_bundles, i == 2); /* Only of one partition. */
         CHECK_INT(query.deadline_ms, before.deadline_ms);
         CHECK(sl_span_equal(query.traceparent, before.traceparent));
         struct sl_record record = record_with(route.headers, route.count);
