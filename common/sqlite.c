@@ -219,6 +219,8 @@ void sl_sqlite_finalize(struct sl_sqlite_stmt *stmt)
 void sl_sqlite_reset(struct sl_sqlite_stmt *stmt)
 {
     (void)sqlite3_reset(stmt->stmt); /* The same. */
+    (void)sqlite3_clear_bindings(stmt->stmt);
+    stmt->bind_rc = SQLITE_OK;
 }
 
 static void note_bind(struct sl_sqlite_stmt *stmt, int rc)

@@ -40,9 +40,9 @@ int sl_sqlite_exec(struct sl_sqlite *db, const char *sql) SL_CHECKED;
 int sl_sqlite_prepare(struct sl_sqlite *db, struct sl_span sql,
                       struct sl_sqlite_stmt **ret) SL_CHECKED;
 void sl_sqlite_finalize(struct sl_sqlite_stmt *stmt); /* Takes NULL. */
-void sl_sqlite_reset(struct sl_sqlite_stmt *stmt);    /* Keeps what is bound. */
-/* Parameters count from 1. Bytes are borrowed until the statement is bound anew or finalized. What
- * fails here shows in the next step. */
+void sl_sqlite_reset(struct sl_sqlite_stmt *stmt);    /* Forgets what is bound. */
+/* Parameters count from 1. Bytes are borrowed until the statement is bound anew, reset or
+ * finalized. What fails here shows in the next step. */
 void sl_sqlite_bind_int(struct sl_sqlite_stmt *stmt, int at, int64_t value);
 void sl_sqlite_bind_text(struct sl_sqlite_stmt *stmt, int at, struct sl_span text);
 void sl_sqlite_bind_blob(struct sl_sqlite_stmt *stmt, int at, struct sl_span bytes);

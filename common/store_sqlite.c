@@ -6,7 +6,8 @@
  * A search: copied with all its arguments, given a permit (the one that came with the job's
  * admission when that is held), put into the readers' queue, run, returned to the loop, its hits
  * copied to the caller's arena. A write is the same without a permit: no other process's limit is
- * at stake, and its queue is short so that the caller feels it.
+ * at stake, and its queue is short so that the caller feels it. Writes that wait are taken together
+ * and return when all of them are committed.
  *
  * A call belongs to the loop but while a thread runs it. One that ends early then (cancelled,
  * deadline passed, permit lost) is only abandoned: its permit is given back and its callback called
@@ -100,24 +101,59 @@ static bool is_stopped(void *ctx)
     return atomic_load_explicit(&((struct call *)ctx)->stop, memory_order_relaxed);
 }
 
-static void run(struct sl_threads_item *item, void **state)
+/* One call by itself. *state: the connection, which is opened when there is none. */
+static void run_one(struct call *call, struct sl_tables **state)
 {
-    struct call *call = SL_ITEM(item, struct call, item);
     struct sqlite_store *store = store_of(call);
-    struct sl_tables *tables = *state;
-    if (tables == NULL) {
-        call->err = sl_tables_open(store->path, store->vec_path, &tables, call->detail,
-                                   sizeof(call->detail));
+    if (*state == NULL) {
+        call->err =
+            sl_tables_open(store->path, store->vec_path, state, call->detail, sizeof(call->detail));
         if (call->err != 0) {
+            *state = NULL;
             return;
         }
     }
-    sl_tables_set_stop(tables, is_stopped, call);
-    call->err = call->run(call, tables);
-    sl_tables_set_stop(tables, NULL, NULL);
+    sl_tables_set_stop(*state, is_stopped, call);
+    call->err = call->run(call, *state);
+    sl_tables_set_stop(*state, NULL, NULL);
     if (call->err == -SL_EIO) { /* Another connection may fare better. */
-        sl_tables_close(tables);
-        tables = NULL;
+        sl_tables_close(*state);
+        *state = NULL;
+    }
+}
+
+static struct call *call_of(struct sl_threads_item *item)
+{
+    return SL_ITEM(item, struct call, item);
+}
+
+/* Several writes share transactions, which saves most of what a transaction costs. False: not all
+ * of them are written. */
+static bool run_together(struct sl_threads_item *const *items, size_t count,
+                         struct sl_tables *tables)
+{
+    char why[DETAIL_MAX];
+    int rv = 0;
+    sl_tables_begin(tables);
+    for (size_t i = 0; i < count && rv == 0; i++) {
+        struct call *call = call_of(items[i]);
+        sl_tables_set_stop(tables, is_stopped, call);
+        rv = call->run(call, tables);
+        sl_tables_set_stop(tables, NULL, NULL);
+        call->err = rv;
+    }
+    return rv == 0 && sl_tables_commit(tables, why, sizeof(why)) == 0;
+}
+
+/* When writes fail together, each is tried by itself: what is written twice is there once, and only
+ * those that are at fault fail. */
+static void run(struct sl_threads_item *const *items, size_t count, void **state)
+{
+    struct sl_tables *tables = *state;
+    if (count < 2 || tables == NULL || !run_together(items, count, tables)) {
+        for (size_t i = 0; i < count; i++) {
+            run_one(call_of(items[i]), &tables);
+        }
     }
     *state = tables;
 }
@@ -482,6 +518,7 @@ static struct sqlite_store *create_store(const char *path, const struct sl_store
                                        .on_returned = on_returned};
     int rv = sl_threads_create(env->loop, &config, &store->readers);
     config.max = WRITERS;
+    config.group_max = SL_THREADS_GROUP;
     config.queue_max = WRITES_MAX;
     rv = rv != 0 ? rv : sl_threads_create(env->loop, &config, &store->writers);
     if (rv != 0 || store->path == NULL || store->vec_path == NULL) {

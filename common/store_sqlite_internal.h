@@ -5,9 +5,20 @@
 #include "common/sqlite.h"
 #include "common/store_sqlite_tables.h"
 
+enum tables_write {
+    TABLES_ADD_CHUNK,
+    TABLES_CHANGE_CHUNK,
+    TABLES_ADD_VECTOR,
+    TABLES_CHANGE_VECTOR,
+    TABLES_WRITES
+};
+
 struct sl_tables {
     struct sl_sqlite *db;
     uint32_t dim; /* Of the vectors in the file; 0: none yet. Never changes once set. */
+    struct sl_sqlite_stmt *writes[TABLES_WRITES]; /* NULL until they are needed. */
+    bool shared;         /* Between sl_tables_begin and sl_tables_commit. */
+    uint64_t written_ms; /* When the transaction that is open began to write. */
 };
 
 /* Says the error rv of the last call in why, and returns rv. */

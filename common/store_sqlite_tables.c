@@ -186,6 +186,9 @@ int sl_tables_open(const char *path, const char *vec_path, struct sl_tables **re
 void sl_tables_close(struct sl_tables *tables)
 {
     if (tables != NULL) {
+        for (int i = 0; i < TABLES_WRITES; i++) {
+            sl_sqlite_finalize(tables->writes[i]);
+        }
         sl_sqlite_close(tables->db);
         free(tables);
     }

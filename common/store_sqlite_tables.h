@@ -22,6 +22,10 @@ void sl_tables_set_stop(struct sl_tables *tables, bool (*stop)(void *ctx), void 
 int sl_tables_search(struct sl_tables *tables, const struct sl_store_search *search,
                      struct sl_arena *arena, struct sl_hit **hits, size_t *len, char *why,
                      size_t why_size) SL_CHECKED;
+/* Until the commit, what is written shares transactions of some 25 ms each; without, every call
+ * commits what it wrote. When a call in between fails, that is over: some of it may be there. */
+void sl_tables_begin(struct sl_tables *tables);
+int sl_tables_commit(struct sl_tables *tables, char *why, size_t why_size) SL_CHECKED;
 /* In transactions of some 25 ms: when it fails, some chunks may be there. */
 int sl_tables_upsert(struct sl_tables *tables, const struct sl_batch *batch, char *why,
                      size_t why_size) SL_CHECKED;

@@ -22,7 +22,6 @@ enum { TRANSACTION_MS = 25, DELETE_ROWS = 64 };
 struct upsert {
     const struct sl_batch *batch;
     int64_t scope;
-    struct sl_sqlite_stmt *chunk, *change_vector, *add_vector;
 };
 
 static int make_scope(struct sl_tables *tables, struct sl_span tenant, struct sl_span collection,
@@ -43,7 +42,8 @@ static int create_vectors(struct sl_tables *tables, uint32_t dim)
 {
     char sql[sizeof(VECTOR_SCHEMA) + 32];
     snprintf(sql, sizeof(sql), VECTOR_SCHEMA, dim, dim);
-    int rv = sl_sqlite_exec(tables->db, "BEGIN IMMEDIATE");
+    int rv = sl_sqlite_in_transaction(tables->db) ? sl_sqlite_exec(tables->db, "COMMIT") : 0;
+    rv = rv != 0 ? rv : sl_sqlite_exec(tables->db, "BEGIN IMMEDIATE");
     rv = rv != 0 ? rv : tables_find_dim(tables); /* Another process may have been first. */
     if (rv == 0 && tables->dim == 0) {
         rv = sl_sqlite_exec(tables->db, sql);
@@ -72,36 +72,30 @@ static int prepare_vectors(struct sl_tables *tables, const struct sl_batch *batc
     return tables_check_dim(tables, batch->dim, why, why_size);
 }
 
-static int prepare_statements(struct sl_tables *tables, struct upsert *u)
+/* They stay with the connection: preparing them takes as long as writing some chunks. */
+static int prepare_statements(struct sl_tables *tables, bool with_vectors)
 {
-    const struct sl_batch *batch = u->batch;
-    int rv = sl_sqlite_prepare(
-        tables->db,
-        SL_SPAN("INSERT INTO chunks(scope, doc_id, version, chunk_index, text, metadata)"
-                " VALUES(?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT(scope, doc_id, version, chunk_index)"
-                " DO UPDATE SET text = excluded.text, metadata = excluded.metadata RETURNING id"),
-        &u->chunk);
-    if (rv == 0 && batch->vectors != NULL) {
-        rv = sl_sqlite_prepare(tables->db,
-                               SL_SPAN("UPDATE chunks_vec SET embedding = ?2 WHERE rowid = ?1"),
-                               &u->change_vector);
-    }
-    if (rv == 0 && batch->vectors != NULL) {
-        rv = sl_sqlite_prepare(
-            tables->db,
-            SL_SPAN("INSERT INTO chunks_vec(rowid, embedding, scope) VALUES(?1, ?2, ?3)"),
-            &u->add_vector);
-    }
-    if (rv == 0) {
-        sl_sqlite_bind_int(u->chunk, 1, u->scope);
-        sl_sqlite_bind_text(u->chunk, 2, batch->doc_id);
-        sl_sqlite_bind_int(u->chunk, 3, batch->version);
-        sl_sqlite_bind_text(u->chunk, 6, batch->metadata.len > 0 ? batch->metadata : SL_SPAN("{}"));
+    static const char *const texts[TABLES_WRITES] = {
+        [TABLES_ADD_CHUNK] =
+            "INSERT INTO chunks(scope, doc_id, version, chunk_index, text, metadata)"
+            " VALUES(?1, ?2, ?3, ?4, ?5, ?6)"
+            " ON CONFLICT(scope, doc_id, version, chunk_index) DO NOTHING RETURNING id",
+        [TABLES_CHANGE_CHUNK] =
+            "UPDATE chunks SET text = ?5, metadata = ?6 WHERE scope = ?1 AND doc_id = ?2"
+            " AND version = ?3 AND chunk_index = ?4 RETURNING id",
+        [TABLES_ADD_VECTOR] = "INSERT INTO chunks_vec(rowid, embedding, scope) VALUES(?1, ?2, ?3)",
+        [TABLES_CHANGE_VECTOR] = "UPDATE chunks_vec SET embedding = ?2 WHERE rowid = ?1",
+    };
+    int rv = 0;
+    for (int i = 0; i < (with_vectors ? TABLES_WRITES : TABLES_ADD_VECTOR) && rv == 0; i++) {
+        if (tables->writes[i] == NULL) {
+            rv = sl_sqlite_prepare(tables->db, sl_span_of(texts[i]), &tables->writes[i]);
+        }
     }
     return rv;
 }
 
-/* Runs to its end; the id that it returns, where it returns one. */
+/* Runs to its end; *id is what it returns, where it returns something. */
 static int run_to_end(struct sl_sqlite_stmt *stmt, int64_t *id)
 {
     bool row = true;
@@ -116,40 +110,119 @@ static int run_to_end(struct sl_sqlite_stmt *stmt, int64_t *id)
     return rv;
 }
 
-static int write_vector(struct sl_tables *tables, struct upsert *u, size_t i, int64_t id)
+/* *id: its row; 0: there is none. */
+static int run_chunk(struct sl_sqlite_stmt *stmt, const struct upsert *u, size_t i, int64_t *id)
+{
+    const struct sl_batch *batch = u->batch;
+    sl_sqlite_bind_int(stmt, 1, u->scope);
+    sl_sqlite_bind_text(stmt, 2, batch->doc_id);
+    sl_sqlite_bind_int(stmt, 3, batch->version);
+    sl_sqlite_bind_int(stmt, 4, (int64_t)batch->first + (int64_t)i);
+    sl_sqlite_bind_text(stmt, 5, batch->texts[i]);
+    sl_sqlite_bind_text(stmt, 6, batch->metadata.len > 0 ? batch->metadata : SL_SPAN("{}"));
+    *id = 0;
+    return run_to_end(stmt, id);
+}
+
+static int change_vector(struct sl_tables *tables, int64_t id, struct sl_span bytes, bool *changed)
+{
+    struct sl_sqlite_stmt *stmt = tables->writes[TABLES_CHANGE_VECTOR];
+    sl_sqlite_bind_int(stmt, 1, id);
+    sl_sqlite_bind_blob(stmt, 2, bytes);
+    int rv = run_to_end(stmt, NULL);
+    *changed = rv == 0 && sl_sqlite_changes(tables->db) > 0;
+    return rv;
+}
+
+static int write_vector(struct sl_tables *tables, const struct upsert *u, size_t i, int64_t id,
+                        bool added)
 {
     struct sl_span bytes =
         tables_vector_bytes(u->batch->vectors + i * u->batch->dim, u->batch->dim);
-    sl_sqlite_bind_int(u->change_vector, 1, id);
-    sl_sqlite_bind_blob(u->change_vector, 2, bytes);
-    int rv = run_to_end(u->change_vector, NULL);
-    if (rv != 0 || sl_sqlite_changes(tables->db) > 0) {
+    bool changed = false;
+    int rv = added ? 0 : change_vector(tables, id, bytes, &changed);
+    if (rv != 0 || changed) {
         return rv;
     }
-    sl_sqlite_bind_int(u->add_vector, 1, id);
-    sl_sqlite_bind_blob(u->add_vector, 2, bytes);
-    sl_sqlite_bind_int(u->add_vector, 3, u->scope);
-    return run_to_end(u->add_vector, NULL);
+    struct sl_sqlite_stmt *stmt = tables->writes[TABLES_ADD_VECTOR];
+    sl_sqlite_bind_int(stmt, 1, id);
+    sl_sqlite_bind_blob(stmt, 2, bytes);
+    sl_sqlite_bind_int(stmt, 3, u->scope);
+    return run_to_end(stmt, NULL);
 }
 
-static int write_chunk(struct sl_tables *tables, struct upsert *u, size_t i)
+/* Nearly every chunk is new: its row is tried first, and a new row has no vector yet. */
+static int write_chunk(struct sl_tables *tables, const struct upsert *u, size_t i)
 {
     int64_t id = 0;
-    sl_sqlite_bind_int(u->chunk, 4, (int64_t)u->batch->first + (int64_t)i);
-    sl_sqlite_bind_text(u->chunk, 5, u->batch->texts[i]);
-    int rv = run_to_end(u->chunk, &id);
-    return rv != 0 || u->batch->vectors == NULL ? rv : write_vector(tables, u, i, id);
+    int rv = run_chunk(tables->writes[TABLES_ADD_CHUNK], u, i, &id);
+    bool added = id != 0;
+    if (rv == 0 && !added) {
+        rv = run_chunk(tables->writes[TABLES_CHANGE_CHUNK], u, i, &id);
+    }
+    return rv != 0 || u->batch->vectors == NULL ? rv : write_vector(tables, u, i, id, added);
+}
+
+/* --- transactions --- */
+
+static int open_transaction(struct sl_tables *tables)
+{
+    if (sl_sqlite_in_transaction(tables->db)) {
+        return 0;
+    }
+    tables->written_ms = sl_clock_now_ms();
+    return sl_sqlite_exec(tables->db, "BEGIN IMMEDIATE");
+}
+
+static bool is_due(const struct sl_tables *tables)
+{
+    return sl_clock_now_ms() - tables->written_ms >= TRANSACTION_MS;
+}
+
+/* Unless others may still join it. */
+static int close_transaction(struct sl_tables *tables)
+{
+    bool joinable = tables->shared && !is_due(tables);
+    return joinable || !sl_sqlite_in_transaction(tables->db) ? 0
+                                                             : sl_sqlite_exec(tables->db, "COMMIT");
+}
+
+void sl_tables_begin(struct sl_tables *tables)
+{
+    tables->shared = true;
+}
+
+int sl_tables_commit(struct sl_tables *tables, char *why, size_t why_size)
+{
+    tables->shared = false;
+    int rv = close_transaction(tables);
+    rv = rv != 0 ? tables_failed(tables, rv, why, why_size) : 0;
+    tables_roll_back(tables);
+    return rv;
+}
+
+/* After a call: what it leaves open belongs to others only when it went well. */
+static void leave(struct sl_tables *tables, int rv)
+{
+    if (rv != 0) {
+        tables->shared = false;
+    }
+    if (!tables->shared) {
+        tables_roll_back(tables);
+    }
 }
 
 /* One transaction, from *at on. */
-static int write_some(struct sl_tables *tables, struct upsert *u, size_t *at)
+static int write_some(struct sl_tables *tables, const struct upsert *u, size_t *at)
 {
-    int rv = sl_sqlite_exec(tables->db, "BEGIN IMMEDIATE");
-    uint64_t began_ms = sl_clock_now_ms();
-    while (rv == 0 && *at < u->batch->len && sl_clock_now_ms() - began_ms < TRANSACTION_MS) {
+    int rv = open_transaction(tables);
+    while (rv == 0 && *at < u->batch->len) {
         rv = write_chunk(tables, u, (*at)++);
+        if (is_due(tables)) {
+            break;
+        }
     }
-    return rv != 0 ? rv : sl_sqlite_exec(tables->db, "COMMIT");
+    return rv != 0 ? rv : close_transaction(tables);
 }
 
 int sl_tables_upsert(struct sl_tables *tables, const struct sl_batch *batch, char *why,
@@ -159,20 +232,17 @@ int sl_tables_upsert(struct sl_tables *tables, const struct sl_batch *batch, cha
     size_t at = 0;
     int rv = batch->vectors != NULL ? prepare_vectors(tables, batch, why, why_size) : 0;
     if (rv != 0) {
-        tables_roll_back(tables);
+        leave(tables, rv);
         return rv;
     }
     rv = make_scope(tables, batch->tenant, batch->collection, &u.scope);
-    rv = rv != 0 ? rv : prepare_statements(tables, &u);
+    rv = rv != 0 ? rv : prepare_statements(tables, batch->vectors != NULL);
     while (rv == 0 && at < batch->len) {
         rv = write_some(tables, &u, &at);
     }
     rv = rv != 0 ? tables_failed(tables, rv, why, why_size)
                  : 0; /* Before another call changes the text. */
-    sl_sqlite_finalize(u.chunk);
-    sl_sqlite_finalize(u.change_vector);
-    sl_sqlite_finalize(u.add_vector);
-    tables_roll_back(tables);
+    leave(tables, rv);
     return rv;
 }
 
@@ -190,15 +260,17 @@ int sl_tables_delete_below(struct sl_tables *tables, const struct sl_batch *docu
             &stmt);
     }
     if (rv == 0 && scope != 0) {
-        sl_sqlite_bind_int(stmt, 1, scope);
-        sl_sqlite_bind_text(stmt, 2, document->doc_id);
-        sl_sqlite_bind_int(stmt, 3, version);
-        sl_sqlite_bind_int(stmt, 4, DELETE_ROWS);
         do {
+            sl_sqlite_bind_int(stmt, 1, scope);
+            sl_sqlite_bind_text(stmt, 2, document->doc_id);
+            sl_sqlite_bind_int(stmt, 3, version);
+            sl_sqlite_bind_int(stmt, 4, DELETE_ROWS);
             rv = run_to_end(stmt, NULL);
+            rv = rv != 0 || !sl_sqlite_in_transaction(tables->db) ? rv : close_transaction(tables);
         } while (rv == 0 && sl_sqlite_changes(tables->db) == DELETE_ROWS);
     }
     rv = rv != 0 ? tables_failed(tables, rv, why, why_size) : 0;
     sl_sqlite_finalize(stmt);
+    leave(tables, rv);
     return rv;
 }

@@ -31,36 +31,39 @@ struct sl_threads {
 
 /* --- on the threads --- */
 
-/* The next item, or NULL when all is to end. Under the lock. */
-static struct sl_threads_item *next_item(struct sl_threads *threads)
+/* The next items, or 0 when all is to end. Under the lock. */
+static size_t next_items(struct sl_threads *threads, struct sl_threads_item **items)
 {
+    size_t max = threads->config.group_max > 0 ? threads->config.group_max : 1, count = 0;
     threads->idle++;
     while (sl_list_empty(&threads->queue) && !threads->closing) {
         pthread_cond_wait(&threads->work, &threads->lock);
     }
     threads->idle--;
-    struct sl_list *node = sl_list_first(&threads->queue);
-    if (node == NULL) {
-        return NULL;
+    while (count < max && !sl_list_empty(&threads->queue)) {
+        struct sl_list *node = sl_list_first(&threads->queue);
+        items[count] = SL_ITEM(node, struct sl_threads_item, node);
+        sl_list_remove(node);
+        threads->queue_len--;
+        items[count++]->state = SL_ITEM_RUNNING;
     }
-    struct sl_threads_item *item = SL_ITEM(node, struct sl_threads_item, node);
-    sl_list_remove(node);
-    threads->queue_len--;
-    item->state = SL_ITEM_RUNNING;
-    return item;
+    return count;
 }
 
 static void *run_thread(void *ctx)
 {
     struct sl_threads *threads = ctx;
-    struct sl_threads_item *item;
+    struct sl_threads_item *items[SL_THREADS_GROUP];
+    size_t count;
     void *state = NULL;
     pthread_mutex_lock(&threads->lock);
-    while ((item = next_item(threads)) != NULL) {
+    while ((count = next_items(threads, items)) > 0) {
         pthread_mutex_unlock(&threads->lock);
-        threads->config.run(item, &state);
+        threads->config.run(items, count, &state);
         pthread_mutex_lock(&threads->lock);
-        sl_list_push(&threads->done, &item->node);
+        for (size_t i = 0; i < count; i++) {
+            sl_list_push(&threads->done, &items[i]->node);
+        }
         sl_async_send(threads->async);
     }
     pthread_mutex_unlock(&threads->lock);
@@ -141,7 +144,7 @@ static void on_async(void *ctx)
 int sl_threads_create(struct sl_loop *loop, const struct sl_threads_config *config,
                       struct sl_threads **ret)
 {
-    assert(config->max <= THREADS_MAX);
+    assert(config->max <= THREADS_MAX && config->group_max <= SL_THREADS_GROUP);
     struct sl_threads *threads = calloc(1, sizeof(*threads));
     if (threads == NULL) {
         return -SL_ENOMEM;

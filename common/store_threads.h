@@ -1,7 +1,7 @@
 /*
- * Threads for a library that blocks: items go into a bounded queue, a thread runs each, the loop
- * gets it back. An item is a member of its owner. All functions are the loop's; run alone is called
- * on a thread.
+ * Threads for a library that blocks: items go into a bounded queue, a thread runs them, one or
+ * several at a time, the loop gets them back. An item is a member of its owner. All functions are
+ * the loop's; run alone is called on a thread.
  */
 #ifndef SLUICE_COMMON_STORE_THREADS_H
 #define SLUICE_COMMON_STORE_THREADS_H
@@ -9,6 +9,8 @@
 #include "common/loop.h"
 
 struct sl_threads;
+
+enum { SL_THREADS_GROUP = 16 };
 
 struct sl_threads_item { /* Zeroed at first. */
     struct sl_list node;
@@ -18,8 +20,10 @@ struct sl_threads_item { /* Zeroed at first. */
 struct sl_threads_config {
     size_t max; /* Threads; each is started when there is work for it, and stays. */
     size_t queue_max;
-    /* *state is the thread's own, NULL at first; fini gets what is left of it. */
-    void (*run)(struct sl_threads_item *item, void **state);
+    size_t group_max; /* Items that a thread takes at once, at most SL_THREADS_GROUP; 0 is 1. */
+    /* Items in the order in which they were added. *state is the thread's own, NULL at first; fini
+     * gets what is left of it. */
+    void (*run)(struct sl_threads_item *const *items, size_t count, void **state);
     void (*fini)(void *state); /* Takes NULL. On the thread. */
     /* On the loop: the item has been run, and is the owner's again. */
     void (*on_returned)(struct sl_threads_item *item);
