@@ -119,12 +119,17 @@ static void on_tick(struct sl_timer *timer)
     sl_timer_start(worker->loop, timer, 1000, on_tick);
 }
 
+static size_t jobs_in_flight(void *ctx)
+{
+    const struct sl_worker *worker = ctx;
+    return worker->counts[JOB_ADMITTING] + worker->counts[JOB_RUNNING] +
+           worker->counts[JOB_SETTLING];
+}
+
 static void on_scrape(void *ctx)
 {
     struct sl_worker *worker = ctx;
-    sl_gauge_set(worker->in_flight,
-                 (double)(worker->counts[JOB_ADMITTING] + worker->counts[JOB_RUNNING] +
-                          worker->counts[JOB_SETTLING]));
+    sl_gauge_set(worker->in_flight, (double)jobs_in_flight(worker));
     sl_gauge_set(worker->parked,
                  (double)(worker->counts[JOB_PARKED] + worker->counts[JOB_UNPARKED]));
     sl_gauge_set(worker->parked_size,
@@ -331,6 +336,7 @@ static int create_parts(struct sl_worker *worker, char *why, size_t why_size)
                                      worker_on_stop, worker, &worker->signals);
     if (rv == 0) {
         sl_timer_start(worker->loop, &worker->tick, 100, on_tick);
+        sl_trim_start(&worker->trim, worker->loop, jobs_in_flight, worker);
     }
     return rv;
 }
@@ -357,6 +363,7 @@ static void destroy_parts(struct sl_worker *worker)
     sl_timer_stop(worker->loop, &worker->drain_timer);
     sl_timer_stop(worker->loop, &worker->linger_timer);
     sl_timer_stop(worker->loop, &worker->tick);
+    sl_trim_stop(&worker->trim);
     sl_timer_stop(worker->loop, &worker->flush_timer);
     sl_task_cancel(&worker->flush_task);
     sl_task_cancel(&worker->unpark);

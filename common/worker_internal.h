@@ -8,6 +8,7 @@
 #include "common/job_internal.h"
 #include "common/metrics.h"
 #include "common/process.h"
+#include "common/trim.h"
 #include "common/worker.h"
 
 /* Options that every worker has. */
@@ -32,6 +33,7 @@ struct sl_worker {
     struct sl_condition *kafka_ready, *redis_ready, *admission_ready, *version_ready;
     void *stage_state;
     struct sl_signals *signals;
+    struct sl_trim trim;
     struct sl_limit limits[SL_STAGE_LIMITS];
     size_t limit_count;
 

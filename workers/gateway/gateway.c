@@ -293,6 +293,11 @@ static void name_topics(struct gateway *gateway)
     snprintf(gateway->results_topic, TOPIC_MAX, "%s.results", prefix);
 }
 
+static size_t callers(void *ctx)
+{
+    return ((const struct gateway *)ctx)->callers;
+}
+
 static int create_parts(struct gateway *gateway, char *why, size_t why_size)
 {
     int rv = sl_loop_create(&gateway->loop);
@@ -305,9 +310,13 @@ static int create_parts(struct gateway *gateway, char *why, size_t why_size)
     rv = rv != 0 ? rv : replay_create(gateway, &gateway->replay, why, why_size);
     rv = rv != 0 ? rv : status_create(gateway, &gateway->status, why, why_size);
     rv = rv != 0 ? rv : create_server(gateway, why, why_size);
-    return rv != 0 ? rv
-                   : sl_signals_create(gateway->loop, gateway->process->drain_ms, on_drain, on_stop,
-                                       gateway, &gateway->signals);
+    rv = rv != 0 ? rv
+                 : sl_signals_create(gateway->loop, gateway->process->drain_ms, on_drain, on_stop,
+                                     gateway, &gateway->signals);
+    if (rv == 0) {
+        sl_trim_start(&gateway->trim, gateway->loop, callers, gateway);
+    }
+    return rv;
 }
 
 /* From what calls to what is called: the producer's reports still find their queries. */
@@ -331,6 +340,7 @@ static void destroy_parts(struct gateway *gateway)
         sl_admin_destroy(gateway->admin);
         sl_timer_stop(gateway->loop, &gateway->drain_timer);
         sl_timer_stop(gateway->loop, &gateway->stop_timer);
+        sl_trim_stop(&gateway->trim);
         sl_loop_destroy(gateway->loop);
     }
     sl_metrics_destroy(gateway->registry);

@@ -8,6 +8,7 @@
 #include "common/kafka.h"
 #include "common/map.h"
 #include "common/process.h"
+#include "common/trim.h"
 
 #include "workers/gateway/http.h"
 
@@ -45,6 +46,7 @@ struct gateway {
     struct replay *replay;
     struct status *status;
     struct sl_signals *signals;
+    struct sl_trim trim;
 
     char queries_topic[TOPIC_MAX], replies_topic[TOPIC_MAX], results_topic[TOPIC_MAX];
     struct sl_map open;           /* Open queries by id (open_query.h), */
