@@ -114,6 +114,28 @@ TEST(an_error_inside_the_stream_ends_it)
     teardown();
 }
 
+TEST(text_that_waits_for_a_flush_is_sent_before_the_error)
+{
+    static const struct {
+        int err, status;
+    } ends[] = {{-SL_ECONN, 0}, {-SL_EEXPIRED, 0}, {0, 200}};
+    for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++) {
+        setup();
+        start();
+        struct sl_upstream_call *call = fake_call(worker, 0);
+        CHECK(fake_call_data(call, DELTA("one")) == 0);
+        let_stream();
+        CHECK(call->request.callbacks->on_data(job, SL_SPAN(DELTA("two"))) == 0);
+        CHECK_INT(job->event_count, 1);
+        fake_call_end(call, ends[i].err, ends[i].status, "");
+        CHECK_INT(job->settled, FAKE_FAILED);
+        CHECK_INT(job->event_count, 2);
+        CHECK_STR(job->events[1].text, "two");
+        CHECK_STR(job->partial_answer, "onetwo");
+        teardown();
+    }
+}
+
 TEST(a_line_that_is_not_json_ends_it)
 {
     setup();
@@ -207,6 +229,8 @@ int main(int argc, char **argv)
         {"a_stream_without_its_finish_is_an_error_with_a_partial_answer",
          a_stream_without_its_finish_is_an_error_with_a_partial_answer},
         {"an_error_inside_the_stream_ends_it", an_error_inside_the_stream_ends_it},
+        {"text_that_waits_for_a_flush_is_sent_before_the_error",
+         text_that_waits_for_a_flush_is_sent_before_the_error},
         {"a_line_that_is_not_json_ends_it", a_line_that_is_not_json_ends_it},
         {"a_retry_forgets_what_came_before_the_first_token",
          a_retry_forgets_what_came_before_the_first_token},

@@ -293,6 +293,9 @@ static void on_end(void *ctx, int err, int status, struct sl_span body, const ch
     (void)body;
     state->call = NULL;
     sl_job_count_attempts(job, attempts);
+    if (err != 0 || state->finish[0] == '\0') {
+        (void)send_text(job); /* Without room the partial answer alone has it. */
+    }
     if (err == 0 && state->finish[0] == '\0') {
         fail(job, SL_QERR_UPSTREAM_ERROR, "the model's stream ended without a finish_reason");
     } else if (err == -SL_EEXPIRED) {
