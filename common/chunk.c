@@ -14,6 +14,7 @@
  */
 #include "common/chunk.h"
 
+#include <endian.h>
 #include <stdint.h>
 
 /* The length of the valid sequence at p (at most left bytes), or 0. Table 3-7 of Unicode 15. */
@@ -40,22 +41,27 @@ size_t sl_utf8_sequence(struct sl_span text)
     return text.len > 0 ? sequence_length((const unsigned char *)text.data, text.len) : 0;
 }
 
-/* How many bytes at the start are ASCII, by words: at most 7 fewer than there are. */
+/* How many bytes at the start are ASCII. */
 static size_t ascii_run(const unsigned char *data, size_t len)
 {
+    const uint64_t tops = 0x8080808080808080u;
     uint64_t words[4];
     size_t at = 0;
     for (; len - at >= sizeof(words); at += sizeof(words)) {
         memcpy(words, data + at, sizeof(words));
-        if (((words[0] | words[1] | words[2] | words[3]) & 0x8080808080808080u) != 0) {
+        if (((words[0] | words[1] | words[2] | words[3]) & tops) != 0) {
             break;
         }
     }
     for (; len - at >= sizeof(words[0]); at += sizeof(words[0])) {
         memcpy(words, data + at, sizeof(words[0]));
-        if ((words[0] & 0x8080808080808080u) != 0) {
-            break;
+        uint64_t others = le64toh(words[0]) & tops;
+        if (others != 0) {
+            return at + (size_t)__builtin_ctzll(others) / 8;
         }
+    }
+    while (at < len && data[at] < 0x80) {
+        at++;
     }
     return at;
 }
@@ -66,8 +72,8 @@ size_t sl_utf8_valid(struct sl_span text)
     size_t at = 0;
     while (at < text.len) {
         at += ascii_run(data + at, text.len - at);
-        for (size_t i = 0; i < sizeof(uint64_t) && at < text.len; i++) {
-            size_t len = data[at] < 0x80 ? 1 : sequence_length(data + at, text.len - at);
+        while (at < text.len && data[at] >= 0x80) {
+            size_t len = sequence_length(data + at, text.len - at);
             if (len == 0) {
                 return at;
             }

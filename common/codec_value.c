@@ -145,7 +145,7 @@ static inline uint64_t payload_of(const struct head *head)
 }
 
 /* The value at the start of in: a scalar whole, a container's head. value->head: bytes read. */
-static bool read_head(struct sl_span in, struct sl_value *value)
+static inline bool read_head(struct sl_span in, struct sl_value *value)
 {
     if (in.len == 0) {
         return false;

@@ -17,6 +17,7 @@
 #include "common/decimal.h"
 
 #include <assert.h>
+#include <endian.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -383,16 +384,16 @@ static bool is_plain(unsigned char c)
     return c >= 0x20 && c < 0x7f && c != '"' && c != '\\';
 }
 
-/* Whether all eight bytes are plain. In each, the top bit of a sum says what the byte is, and no
- * sum carries into the next byte as long as no byte has that bit itself. */
-static bool all_plain(uint64_t eight)
+/* The top bit of each byte that is not plain, exact up to the first of them. The top bit of a sum
+ * says what its byte is, and plain bytes do not carry into the next. */
+static uint64_t not_plain(uint64_t eight)
 {
     const uint64_t ones = 0x0101010101010101u, tops = 0x8080808080808080u;
     uint64_t printable = eight + 0x60 * ones;
     uint64_t no_quote = (eight ^ '"' * ones) + 0x7f * ones;
     uint64_t no_backslash = (eight ^ '\\' * ones) + 0x7f * ones;
     uint64_t not_ascii_or_del = eight | (eight + ones);
-    return (printable & no_quote & no_backslash & ~not_ascii_or_del & tops) == tops;
+    return (~(printable & no_quote & no_backslash) | not_ascii_or_del) & tops;
 }
 
 /* How many bytes at the start stand for themselves, but for those that are not ASCII. */
@@ -402,8 +403,9 @@ static size_t plain_run(struct sl_span text)
     uint64_t eight;
     for (; text.len - at >= sizeof(eight); at += sizeof(eight)) {
         memcpy(&eight, text.data + at, sizeof(eight));
-        if (!all_plain(eight)) {
-            break;
+        uint64_t others = not_plain(le64toh(eight));
+        if (others != 0) {
+            return at + (size_t)__builtin_ctzll(others) / 8;
         }
     }
     while (at < text.len && is_plain((unsigned char)text.data[at])) {
