@@ -182,8 +182,9 @@ uint32_t settle_attempt(const struct sl_job *job); /* That its events bear: 0 be
 struct outbox_item *settle_add(struct sl_job *job, enum outbox_kind kind,
                                const struct sl_outgoing *record);
 void settle_send(struct outbox_item *item);
-void settle_send_outbox(struct sl_job *job); /* What was added; step SEND. */
-bool settle_sent(const struct sl_job *job);  /* All that it sent is acknowledged. */
+void settle_send_outbox(struct sl_job *job);               /* What was added; step SEND. */
+void settle_send_early(struct sl_job *job, bool forwards); /* Soon, or now. */
+bool settle_sent(const struct sl_job *job);                /* All that it sent is acknowledged. */
 bool settle_quiet(const struct sl_job *job); /* Neither the producer nor Redis owes an answer. */
 void settle_stop_retries(struct sl_job *job);
 /* The stage may send for each job of the list, blocked or gathered, which is empty then but for
@@ -191,8 +192,7 @@ void settle_stop_retries(struct sl_job *job);
 void settle_go_on(struct sl_list *jobs);
 void settle_reported(struct sl_job *job, int err); /* Of what it sent while it ran, one record. */
 
-/* settle_bundle.c */
-/* An event for the query's gateway. 0: settle_reported comes; -SL_EAGAIN, -SL_ENOMEM. */
+/* settle_bundle.c: an event for a gateway. 0: settle_reported comes; -SL_EAGAIN, -SL_ENOMEM. */
 int settle_bundle_add(struct sl_job *job, struct sl_span event) SL_CHECKED;
 void settle_bundles_go_on(struct sl_worker *worker); /* The producer has room. */
 void settle_bundles_drop(struct sl_worker *worker);  /* Those that it has not been given. */

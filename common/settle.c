@@ -26,7 +26,7 @@ enum { STORE_AGAIN_MS = 2000, BULK_REPEATS = 3, ATTEMPT_MAX = 1000000 };
 
 /* --- the ways to end --- */
 
-static void enter_settling(struct sl_job *job)
+static void enter_settling(struct sl_job *job, bool forwards)
 {
     job_release_permits(job);
     if (job->state != JOB_SETTLING) {
@@ -40,6 +40,7 @@ static void enter_settling(struct sl_job *job)
         }
         job_set_state(job, JOB_SETTLING);
     }
+    settle_send_early(job, forwards);
     job->step = SETTLE_FLUSH;
     job_next(job);
 }
@@ -47,7 +48,7 @@ static void enter_settling(struct sl_job *job)
 void settle_forward(struct sl_job *job, const char *topic)
 {
     char name[TOPIC_MAX];
-    enter_settling(job);
+    enter_settling(job, true);
     worker_topic(job->worker, topic, name);
     sl_buf_clear(&job->bytes);
     sl_query_encode(job->query, &job->bytes);
@@ -71,7 +72,7 @@ void settle_forward(struct sl_job *job, const char *topic)
 void settle_bulk(struct sl_job *job)
 {
     assert(job->query == NULL);
-    enter_settling(job);
+    enter_settling(job, false);
     job->outcome = job->is_dead ? OUTCOME_dead : OUTCOME_done;
 }
 
@@ -98,7 +99,7 @@ void settle_query(struct sl_job *job, const struct sl_result *result)
     }
     job->result = copy;
     job->packed = false;
-    enter_settling(job);
+    enter_settling(job, false);
 }
 
 static void put_ending_in_outbox(struct sl_job *job, const struct sl_ending *ending)
@@ -130,7 +131,7 @@ void settle_stored_ending(struct sl_job *job, struct sl_span stored)
     } else if (rv != 0) {
         settle_dead_letter(job, rv, "the query's stored ending is not readable");
     } else {
-        enter_settling(job);
+        enter_settling(job, false);
         put_ending_in_outbox(job, &ending);
         job->outcome = OUTCOME_moved;
         settle_send_outbox(job);
@@ -139,7 +140,7 @@ void settle_stored_ending(struct sl_job *job, struct sl_span stored)
 
 void settle_nothing(struct sl_job *job)
 {
-    enter_settling(job);
+    enter_settling(job, false);
     job->outcome = OUTCOME_moved;
     job->step = SETTLE_SEND;
 }
@@ -213,7 +214,7 @@ static struct outbox_item *add_dead_letter(struct sl_job *job, int err, const ch
 
 void settle_dead_letter(struct sl_job *job, int err, const char *message)
 {
-    enter_settling(job);
+    enter_settling(job, false);
     job->outcome = OUTCOME_dead;
     add_dead_letter(job, err, message);
     settle_send_outbox(job);

@@ -16,7 +16,7 @@
 #include <assert.h>
 #include <stdio.h>
 
-enum { RETRY_BASE_MS = 100, RETRY_CAP_MS = 2000, REPLY_TRIES = 5 };
+enum { RETRY_BASE_MS = 100, RETRY_CAP_MS = 2000, REPLY_TRIES = 5, EARLY_DELAY_MS = 1 };
 
 /* Generation numbers its events by attempt; before it the attempt is 0. */
 static bool generates(const struct sl_job *job)
@@ -120,7 +120,7 @@ int sl_job_emit(struct sl_job *job, struct sl_event *event)
     if (generates(job)) {
         rv = send_counted(job, &record);
     } else {
-        settle_send(settle_add(job, OUTBOX_EARLY, &record));
+        settle_add(job, OUTBOX_EARLY, &record); /* Goes out when the job settles. */
     }
     job->seq += rv == 0 ? 1 : 0;
     return rv;
@@ -272,10 +272,26 @@ bool settle_sent(const struct sl_job *job)
     return true;
 }
 
+/* The event before generation, while it is alone in the outbox. A broker takes one request after
+ * the other of a connection, and nobody waits for the sources as the next stage waits for its
+ * record, so that one goes first. */
+void settle_send_early(struct sl_job *job, bool forwards)
+{
+    struct outbox_item *item = &job->outbox[0];
+    if (job->outbox_count == 0 || item->done || item->pending || sl_timer_active(&item->retry)) {
+        return;
+    }
+    if (forwards) {
+        sl_timer_start(job->worker->loop, &item->retry, EARLY_DELAY_MS, on_retry_timer);
+    } else {
+        settle_send(item);
+    }
+}
+
 void settle_send_outbox(struct sl_job *job)
 {
-    size_t count = job->outbox_count;
     job->sent_us = job->sent_us != 0 ? job->sent_us : sl_clock_now_us();
+    size_t count = job->outbox_count;
     job->step = SETTLE_SEND;
     for (size_t i = 0; i < count && job->step == SETTLE_SEND; i++) {
         struct outbox_item *item = &job->outbox[i];
