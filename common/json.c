@@ -427,21 +427,19 @@ static void put_escape(struct sl_buf *out, unsigned char c)
     sl_buf_append(out, (const char[]){'\\', 'u', '0', '0', hex[c >> 4], hex[c & 0xf]}, 6);
 }
 
+/* Copies each run of bytes that stay as they are, and between them writes what does not. */
 static void put_quoted(struct sl_buf *out, struct sl_span text)
 {
-    size_t from = 0; /* Of what is yet to be copied as it is. */
+    size_t from = 0, at = 0; /* The run so far. */
     sl_buf_append(out, "\"", 1);
-    for (size_t at = 0;;) {
-        struct sl_span rest = {text.data + at, text.len - at};
-        size_t same = rest.len == 0 ? 0 : plain_run(rest);
-        at += same;
+    while (at < text.len) {
+        at += plain_run((struct sl_span){text.data + at, text.len - at});
         if (at == text.len) {
             break;
         }
-        rest = (struct sl_span){text.data + at, text.len - at};
         unsigned char c = (unsigned char)text.data[at];
-        size_t len = c < 0x80 ? 0 : sl_utf8_sequence(rest);
-        if (len > 0) {
+        size_t len = sl_utf8_sequence((struct sl_span){text.data + at, text.len - at});
+        if (c >= 0x80 && len > 0) {
             at += len;
             continue;
         }
@@ -453,7 +451,9 @@ static void put_quoted(struct sl_buf *out, struct sl_span text)
         }
         from = ++at;
     }
-    sl_buf_append(out, text.data + from, text.len - from);
+    if (from < at) {
+        sl_buf_append(out, text.data + from, at - from);
+    }
     sl_buf_append(out, "\"", 1);
 }
 

@@ -81,8 +81,8 @@ static int prepare_statements(struct sl_tables *tables, bool with_vectors)
             " VALUES(?1, ?2, ?3, ?4, ?5, ?6)"
             " ON CONFLICT(scope, doc_id, version, chunk_index) DO NOTHING RETURNING id",
         [TABLES_CHANGE_CHUNK] =
-            "UPDATE chunks SET text = ?5, metadata = ?6 WHERE scope = ?1 AND doc_id = ?2"
-            " AND version = ?3 AND chunk_index = ?4 RETURNING id",
+            ("UPDATE chunks SET text = ?5, metadata = ?6 WHERE scope = ?1 AND doc_id = ?2"
+             " AND version = ?3 AND chunk_index = ?4 RETURNING id"),
         [TABLES_ADD_VECTOR] = "INSERT INTO chunks_vec(rowid, embedding, scope) VALUES(?1, ?2, ?3)",
         [TABLES_CHANGE_VECTOR] = "UPDATE chunks_vec SET embedding = ?2 WHERE rowid = ?1",
     };
