@@ -39,10 +39,20 @@ static void on_permit_lost(struct sl_permit *permit)
     (void)permit;
 }
 
+/* Where the stage does not always want them: of those that come together only the first does. */
+static bool brings_permits(struct sl_worker *worker)
+{
+    const struct sl_stage *stage = worker->stage;
+    return stage->wants_permits == NULL ||
+           (stage->wants_permits(worker) &&
+            !sl_permit_awaited(worker->coord,
+                               sl_coord_limit(worker->coord, worker->limits[0].name)));
+}
+
 void job_admit(struct sl_job *job)
 {
     struct sl_worker *worker = job->worker;
-    bool asks = !job->input->bulk && job->fault_err == 0;
+    bool asks = !job->input->bulk && job->fault_err == 0 && brings_permits(worker);
     assert(job->state == JOB_ADMITTING);
     job->admission.id = job->id;
     job->admission.stage = worker->stage->name;

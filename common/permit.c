@@ -36,6 +36,31 @@ void sl_permit_request(struct sl_coord *coord, struct sl_permit *permit, int64_t
     coord_ask(coord);
 }
 
+void sl_permit_move(struct sl_permit *from, struct sl_permit *to)
+{
+    assert(from->state == SL_PERMIT_HELD && to->state == SL_PERMIT_NONE);
+    assert(from->limit == to->limit && from->bulk == to->bulk);
+    to->state = SL_PERMIT_HELD;
+    to->probe = from->probe;
+    to->serial = from->serial;
+    to->lease_end_ms = from->lease_end_ms;
+    to->renewal = from->renewal;
+    sl_list_push(&from->held, &to->held); /* In its place. */
+    sl_list_remove(&from->held);
+    from->state = SL_PERMIT_NONE;
+}
+
+bool sl_permit_awaited(const struct sl_coord *coord, size_t limit)
+{
+    SL_LIST_EACH(node, &coord->line.tickets)
+    {
+        if (SL_ITEM(node, struct sl_ticket, node)->wants & sl_line_limit(limit)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void sl_permit_release(struct sl_coord *coord, struct sl_permit *permit)
 {
     if (permit->state == SL_PERMIT_WAITING) {

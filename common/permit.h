@@ -45,6 +45,11 @@ void sl_permit_init(struct sl_permit *permit, size_t limit, bool bulk,
 /* on_granted comes later: 0 and the permit is held, or -SL_EEXPIRED at deadline_ms (Redis's clock).
  * Waits through cool-downs, quarantine and a Redis that is away; served in order of deadlines. */
 void sl_permit_request(struct sl_coord *coord, struct sl_permit *permit, int64_t deadline_ms);
+/* One that is held goes on as `to`, which is initialised, of the same limit and class, and neither
+ * held nor waiting. `from` then is as before it was asked for. */
+void sl_permit_move(struct sl_permit *from, struct sl_permit *to);
+/* Whether somebody in this process waits for a permit of this limit, or asks for one now. */
+bool sl_permit_awaited(const struct sl_coord *coord, size_t limit);
 /* Gives back a held permit, withdraws a waiting one; nothing on one that is neither. Never fails:
  * what Redis does not hear of ends with the lease. */
 void sl_permit_release(struct sl_coord *coord, struct sl_permit *permit);

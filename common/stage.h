@@ -33,6 +33,9 @@ struct sl_stage {
     /* The limits that its calls count against, from its options; how many. NULL: none. */
     size_t (*limits)(struct sl_limit ret[SL_STAGE_LIMITS]);
     size_t admission_permits; /* One of each of the first so many comes with a query's admission. */
+    /* Whether a query that is admitted now asks for them; not while another one here waits for the
+     * first. NULL: always. */
+    bool (*wants_permits)(struct sl_worker *worker);
     const char *admin_address;               /* Default of SLUICE_ADMIN_LISTEN. */
     long long drain_ms;                      /* Default of SLUICE_DRAIN_TIMEOUT. */
     size_t state_size;                       /* Of a job's state, zeroed. */

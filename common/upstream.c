@@ -413,6 +413,9 @@ static void take_permit(struct sl_upstream_call *call, const struct sl_upstream_
         call->permit = &call->own_permit;
         sl_permit_init(call->permit, call->upstream->limit, request->bulk, on_granted,
                        on_permit_lost);
+        if (request->lease != NULL) {
+            sl_permit_move(request->lease, call->permit);
+        }
     }
     call->permit->owner = call;
     call->permit->on_granted = on_granted;

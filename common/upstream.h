@@ -56,6 +56,8 @@ struct sl_upstream_request {
     struct sl_permit *permit; /* One that came with the admission, held or not; NULL: the call has
                                * its own. It is asked for when it is not held, and given back after
                                * each attempt, at once, on every path. */
+    struct sl_permit *lease; /* With permit NULL: one that is held and becomes the call's own, whose
+                              * holder need not live as long as the call; NULL: there is none. */
     const struct sl_upstream_callbacks *callbacks;
     void *ctx;
 };

@@ -179,6 +179,18 @@ static int64_t latest_deadline(const struct embed_call *call)
     return latest;
 }
 
+/* The permit that came with one of the questions; NULL: the call asks for one. */
+static struct sl_permit *find_lease(const struct embed_call *call)
+{
+    for (size_t i = 0; i < call->len && !call->bulk; i++) {
+        struct sl_permit *permit = sl_job_permit(call->members[i].job, 0);
+        if (permit->state == SL_PERMIT_HELD) {
+            return permit;
+        }
+    }
+    return NULL;
+}
+
 static int request_vectors(struct embed_call *call)
 {
     static const struct sl_upstream_callbacks callbacks = {.on_end = on_end};
@@ -196,6 +208,7 @@ static int request_vectors(struct embed_call *call)
         .max_response = RESPONSE_MAX,
         .bulk = call->bulk,
         .deadline_ms = latest_deadline(call),
+        .lease = find_lease(call),
         .callbacks = &callbacks,
         .ctx = call,
     };

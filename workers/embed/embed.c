@@ -53,11 +53,22 @@ static void on_window(struct sl_timer *timer)
     flush(SL_ITEM(timer, struct embed_stage, window));
 }
 
+/* Of the questions' permits only half are free. */
+static bool is_scarce(const struct embed_stage *stage)
+{
+    return stage->calls > 0 && (long long)stage->calls >= query_max() / 2;
+}
+
+/* A question that will probably have a call of its own brings the permit along. */
+static bool wants_permits(struct sl_worker *worker)
+{
+    return !is_scarce(sl_worker_stage(worker));
+}
+
 static void on_flush(struct sl_task *task)
 {
     struct embed_stage *stage = SL_ITEM(task, struct embed_stage, flush);
-    bool scarce = stage->calls > 0 && (long long)stage->calls >= query_max() / 2;
-    if (!scarce || stage->gathered_len >= (size_t)embed_config.batch) {
+    if (!is_scarce(stage) || stage->gathered_len >= (size_t)embed_config.batch) {
         flush(stage);
     }
 }
@@ -228,6 +239,8 @@ const struct sl_stage embed_stage = {
                {.topic = "chunks", .kind = SL_INPUT_BATCH, .bulk = true}},
     .outputs = outputs,
     .limits = limits,
+    .admission_permits = 1,
+    .wants_permits = wants_permits,
     .admin_address = "127.0.0.1:9101",
     .drain_ms = 10000,
     .state_size = sizeof(struct embed_state),

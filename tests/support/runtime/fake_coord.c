@@ -461,6 +461,27 @@ void sl_permit_release(struct sl_coord *coord, struct sl_permit *permit)
     }
 }
 
+void sl_permit_move(struct sl_permit *from, struct sl_permit *to)
+{
+    CHECK(from->state == SL_PERMIT_HELD && to->state == SL_PERMIT_NONE);
+    to->state = from->state;
+    sl_list_push(&from->held, &to->held);
+    sl_list_remove(&from->held);
+    from->state = SL_PERMIT_NONE;
+}
+
+/* Nobody but a call: what is admitted is not in the list. */
+bool sl_permit_awaited(const struct sl_coord *coord, size_t limit)
+{
+    SL_LIST_EACH(node, &coord->asking)
+    {
+        if (SL_ITEM(node, struct sl_permit, held)->limit == limit) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void sl_permit_cool_down(struct sl_coord *coord, size_t limit, uint32_t delay_ms)
 {
     (void)coord;
