@@ -367,6 +367,40 @@ TEST(waiting_costs_no_polling)
     cluster_stop(&cluster);
 }
 
+/* Leases of a process that died are found out when their limit seems to be full, without a wait. */
+TEST(a_lease_that_ended_holds_up_nobody)
+{
+    struct test_permit p[2];
+    start();
+    cluster_say(&cluster, "ZADD t:permits:CHAT:query 1 dead:1 2 dead:2");
+    hold(&p[0], a, LIMIT_CHAT);
+    hold(&p[1], b, LIMIT_CHAT);
+    CHECK_STR(cluster_say(&cluster, "ZCARD t:permits:CHAT:query"), "2");
+    CHECK_STR(cluster_say(&cluster, "EXISTS t:wanted:CHAT"), "0");
+    cluster_stop(&cluster);
+}
+
+/* A release finds its way although nothing else is written, and one that somebody waits for goes
+ * on. */
+TEST(what_waits_for_company_goes_alone_in_the_end)
+{
+    struct test_permit p[2], waiting;
+    start();
+    hold(&p[0], a, LIMIT_CHAT);
+    hold(&p[1], a, LIMIT_CHAT);
+    sl_permit_release(a, &p[0].permit);
+    CHECK(!sl_coord_idle(a));
+    UNTIL(&cluster, sl_coord_idle(a));
+    CHECK_STR(cluster_say(&cluster, "ZCARD t:permits:CHAT:query"), "1");
+    hold(&p[0], b, LIMIT_CHAT);
+    test_permit_init(&waiting, b, LIMIT_CHAT, false);
+    test_permit_request(&waiting, 60000);
+    UNTIL(&cluster, strcmp(cluster_say(&cluster, "EXISTS t:wanted:CHAT"), "1") == 0);
+    sl_permit_release(a, &p[1].permit);
+    UNTIL(&cluster, waiting.granted == 1);
+    cluster_stop(&cluster);
+}
+
 TEST(permits_expire_by_the_local_clock_while_redis_hangs)
 {
     struct test_permit p;
@@ -458,6 +492,9 @@ int main(int argc, char **argv)
         {"a_permit_that_comes_with_a_job_can_be_the_probe",
          a_permit_that_comes_with_a_job_can_be_the_probe},
         {"waiting_costs_no_polling", waiting_costs_no_polling},
+        {"a_lease_that_ended_holds_up_nobody", a_lease_that_ended_holds_up_nobody},
+        {"what_waits_for_company_goes_alone_in_the_end",
+         what_waits_for_company_goes_alone_in_the_end},
         {"permits_expire_by_the_local_clock_while_redis_hangs",
          permits_expire_by_the_local_clock_while_redis_hangs},
         {"what_is_withdrawn_while_it_is_asked_leaves_nothing_behind",

@@ -79,6 +79,32 @@ TEST(questions_wait_for_the_window_when_half_of_the_permits_are_in_use)
     teardown();
 }
 
+TEST(the_permit_that_came_with_a_question_is_its_calls)
+{
+    setup();
+    struct sl_job *a = fake_job_create(worker, "a"), *b = fake_job_create(worker, "b");
+    CHECK(embed_stage.wants_permits(worker));
+    b->permits[0].state = SL_PERMIT_HELD;
+    fake_start(a);
+    fake_start(b);
+    turn();
+    CHECK_INT(fake_call_count(worker), 1);
+    CHECK(fake_call(worker, 0)->request.lease == &b->permits[0]);
+    b->permits[0].state = SL_PERMIT_NONE; /* The call has it. */
+    struct sl_job *c = fake_job_create(worker, "c");
+    fake_start(c);
+    turn();
+    CHECK(fake_call(worker, 1)->request.lease == NULL);
+    CHECK(!embed_stage.wants_permits(worker)); /* Two of four are in use. */
+    fake_call_end(fake_call(worker, 1), 0, 200, ONE);
+    fake_call_end(fake_call(worker, 0), 0, 200, TWO);
+    CHECK(embed_stage.wants_permits(worker));
+    fake_job_destroy(a);
+    fake_job_destroy(b);
+    fake_job_destroy(c);
+    teardown();
+}
+
 TEST(a_member_leaves_and_the_last_closes_the_call)
 {
     setup();
@@ -248,6 +274,8 @@ int main(int argc, char **argv)
          an_idle_stage_calls_at_once_with_what_came_together},
         {"questions_wait_for_the_window_when_half_of_the_permits_are_in_use",
          questions_wait_for_the_window_when_half_of_the_permits_are_in_use},
+        {"the_permit_that_came_with_a_question_is_its_calls",
+         the_permit_that_came_with_a_question_is_its_calls},
         {"a_member_leaves_and_the_last_closes_the_call",
          a_member_leaves_and_the_last_closes_the_call},
         {"only_the_text_at_fault_fails", only_the_text_at_fault_fails},

@@ -17,6 +17,7 @@ static struct sl_upstream *upstream;
 static struct sl_upstream_config config;
 static struct sl_upstream_call *call;
 static struct sl_permit *jobs_permit; /* NULL: the call has its own. */
+static bool as_lease;                 /* It becomes the call's own. */
 
 static size_t ends, retries;
 static int end_err, end_status, data_rv;
@@ -127,7 +128,8 @@ static void begin_until(const struct sl_upstream_callbacks *callbacks, int64_t d
                                                 .body = SL_SPAN("{}"),
                                                 .max_response = 1000,
                                                 .deadline_ms = deadline_ms,
-                                                .permit = jobs_permit,
+                                                .permit = as_lease ? NULL : jobs_permit,
+                                                .lease = as_lease ? jobs_permit : NULL,
                                                 .callbacks = callbacks,
                                                 .ctx = &config};
     inside_start = true;
@@ -467,6 +469,23 @@ TEST(a_permit_that_came_with_the_job_is_taken_up_at_once)
     }
 }
 
+TEST(a_lease_that_a_call_takes_over_outlives_who_had_it)
+{
+    setup();
+    give_jobs_permit(true);
+    as_lease = true;
+    begin(&collecting);
+    as_lease = false;
+    CHECK_INT(jobs_permit->state, SL_PERMIT_NONE);
+    free(jobs_permit);
+    jobs_permit = NULL;
+    CHECK(fake_permits_waiting() == 0 && fake_permits_held() == 1);
+    end(0, 200, true);
+    CHECK(ends == 1 && end_err == 0);
+    CHECK_INT(fake_permits_released(), 1);
+    teardown();
+}
+
 TEST(a_permit_lost_on_its_way_to_the_call_is_asked_for_again)
 {
     setup();
@@ -589,6 +608,7 @@ int main(int argc, char **argv)
         CASE(time_outs_end_at_the_deadline),
         CASE(a_deadline_that_passed_costs_no_call),
         CASE(a_permit_that_came_with_the_job_is_taken_up_at_once),
+        CASE(a_lease_that_a_call_takes_over_outlives_who_had_it),
         CASE(a_permit_lost_on_its_way_to_the_call_is_asked_for_again),
         CASE(a_lost_lease_closes_the_connection_and_asks_anew),
         CASE(a_call_that_cannot_be_started_ends_later),
