@@ -271,6 +271,7 @@ static void init(struct sl_coord *coord, struct sl_loop *loop, const struct sl_c
     sl_list_init(&coord->ops);
     sl_list_init(&coord->sent);
     sl_list_init(&coord->spare);
+    sl_list_init(&coord->made);
 }
 
 int sl_coord_create(struct sl_loop *loop, const struct sl_coord_config *config,

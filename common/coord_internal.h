@@ -61,7 +61,7 @@ enum op_type {
 /* Something to be written; see common/lua/settle.lua. From a pool. */
 struct sl_op {
     struct sl_list node;
-    struct sl_op *next_made; /* All that were ever made. */
+    struct sl_list in_made;
     enum op_type type;
     bool bulk;
     bool releases;       /* Goes first. */
@@ -148,8 +148,9 @@ struct sl_coord {
 
     /* What is written. */
     struct sl_list releases, ops, sent; /* sl_op */
-    struct sl_list spare;
-    struct sl_op *made;
+    struct sl_list spare;               /* sl_op */
+    struct sl_list made;                /* All sl_op, wherever they are. */
+    size_t spare_len;
     size_t op_count;   /* In releases, ops and sent. */
     size_t undo_count; /* Of them, claims that are given back: nothing is admitted before. */
     struct sl_task settle_task;

@@ -26,7 +26,7 @@
 #include <stdlib.h>
 
 enum { OP_BYTES_MAX = 64 << 20, OP_BYTES_KEPT = 1024, SETTLE_BYTES = 4 << 20 };
-enum { COMPANY_MS = 2 };
+enum { COMPANY_MS = 2, SPARE_MAX = 256 };
 enum { ANSWER_EXISTS = 1, ANSWER_WANTED = 3 };
 
 struct sl_op *coord_op_new(struct sl_coord *coord)
@@ -34,14 +34,15 @@ struct sl_op *coord_op_new(struct sl_coord *coord)
     struct sl_list *node = sl_list_first(&coord->spare);
     if (node != NULL) {
         sl_list_remove(node);
+        coord->spare_len--;
         return SL_ITEM(node, struct sl_op, node);
     }
     struct sl_op *op = calloc(1, sizeof(*op));
     if (op != NULL) {
         sl_list_init(&op->node);
         sl_buf_init(&op->bytes, OP_BYTES_MAX);
-        op->next_made = coord->made;
-        coord->made = op;
+        sl_list_init(&op->in_made);
+        sl_list_push(&coord->made, &op->in_made);
     }
     return op;
 }
@@ -76,29 +77,40 @@ int coord_op_about(struct sl_coord *coord, struct sl_span id, const char *stage,
     return 0;
 }
 
+static void destroy_op(struct sl_op *op)
+{
+    sl_list_remove(&op->in_made);
+    sl_buf_fini(&op->bytes);
+    free(op);
+}
+
+/* Those that a burst needed would each hold a page of the heap for ever: only some are kept. */
 void coord_op_free(struct sl_coord *coord, struct sl_op *op)
 {
     if (op == NULL) {
         return;
     }
-    struct sl_op *next_made = op->next_made;
-    struct sl_buf bytes = op->bytes;
-    if (bytes.cap > OP_BYTES_KEPT) {
-        sl_buf_fini(&bytes);
-        sl_buf_init(&bytes, OP_BYTES_MAX);
+    if (coord->spare_len >= SPARE_MAX) {
+        destroy_op(op);
+        return;
     }
-    sl_buf_clear(&bytes);
-    *op = (struct sl_op){.next_made = next_made, .bytes = bytes};
+    if (op->bytes.cap > OP_BYTES_KEPT) {
+        sl_buf_fini(&op->bytes);
+        sl_buf_init(&op->bytes, OP_BYTES_MAX);
+    }
+    sl_buf_clear(&op->bytes);
+    const struct sl_buf bytes = op->bytes;
+    const struct sl_list in_made = op->in_made; /* Its neighbours know where it is: it stays. */
+    *op = (struct sl_op){.in_made = in_made, .bytes = bytes};
     sl_list_push(coord->spare.next, &op->node); /* In front: the one used last is warm. */
+    coord->spare_len++;
 }
 
 void coord_settle_fini(struct sl_coord *coord)
 {
-    while (coord->made != NULL) {
-        struct sl_op *op = coord->made;
-        coord->made = op->next_made;
-        sl_buf_fini(&op->bytes);
-        free(op);
+    struct sl_list *node;
+    while ((node = sl_list_first(&coord->made)) != NULL) {
+        destroy_op(SL_ITEM(node, struct sl_op, in_made));
     }
 }
 
