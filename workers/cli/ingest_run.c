@@ -3,8 +3,8 @@
  *
  * Files are read one after another and produced to the documents topic, a bounded number and size
  * of them ahead of the broker's acknowledgements. From the start, the run's account in Redis is
- * looked at five times a second: sluice-ingest counts there what was stored and what could not be.
- * The run is over when every document that the broker has is counted.
+ * looked at twenty times a second: sluice-ingest counts there what was stored and what could not
+ * be. The run is over when every document that the broker has is counted.
  *
  * When nothing moves for the time-out, the run gives up and says what it was waiting for; documents
  * that were sent are stored all the same once whatever was in the way is gone.
@@ -27,7 +27,7 @@ enum {
     IN_FLIGHT_MAX = 256,
     IN_FLIGHT_BYTES = 32 << 20,
     FILES_A_TURN = 16,
-    TICK_MS = 200,
+    TICK_MS = 50,
     TEXT_ROOM = (16 << 20) + (128 << 10), /* The limit and one read beyond it. */
     MESSAGE_MAX = 24 << 20,
     ARENA_MAX = 64 << 20,
