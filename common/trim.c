@@ -28,17 +28,25 @@ static size_t resident_bytes(void)
     return read == 3 && resident > shared ? (resident - shared) * (size_t)getpagesize() : 0;
 }
 
+static void give_back(struct sl_trim *trim, size_t busy)
+{
+    size_t before = resident_bytes();
+    bool idle_now = trim->was_busy && busy == 0;
+    if (before > trim->kept + GROWN_BYTES || trim->gave_much || idle_now) {
+        malloc_trim(0);
+        trim->kept = resident_bytes();
+        trim->gave_much = before > trim->kept + GROWN_BYTES;
+        trim->was_busy = busy > 0;
+    }
+    trim->kept = before < trim->kept ? before : trim->kept;
+}
+
 static void on_tick(struct sl_timer *timer)
 {
     struct sl_trim *trim = SL_ITEM(timer, struct sl_trim, timer);
-    if (trim->busy(trim->ctx) <= BUSY_MAX) {
-        size_t now = resident_bytes();
-        if (now > trim->kept + GROWN_BYTES) {
-            malloc_trim(0);
-            now = resident_bytes();
-            trim->kept = now;
-        }
-        trim->kept = now < trim->kept ? now : trim->kept;
+    size_t busy = trim->busy(trim->ctx);
+    if (busy <= BUSY_MAX) {
+        give_back(trim, busy);
     }
     sl_timer_start(trim->loop, timer, TICK_MS, on_tick);
 }

@@ -9,7 +9,9 @@ struct sl_trim { /* Zeroed at first. One a process, since the heap is. */
     struct sl_timer timer;
     size_t (*busy)(void *ctx);
     void *ctx;
-    size_t kept;
+    size_t kept;    /* Bytes in memory after the last time. */
+    bool gave_much; /* The last time. */
+    bool was_busy;  /* With something that may have ended since. */
 };
 
 /* Looks once a second. busy says on how many jobs or connections the process works now: free memory
