@@ -6,6 +6,7 @@ A bar whose figures were not measured is left out.
 """
 
 from memory import per_stream
+from streams_table import HOPS
 
 FLOOR_TIMES = 1.5
 REFERENCE_CHUNKS = 577  # A second, of another implementation of (a) on a machine like this one.
@@ -122,7 +123,7 @@ def floor_cpu(at, streams, whose):
     record_us = hops["cpu_us_per_message"]
     if whose == "all":
         record_us += hops["broker_cpu_us_per_message"]
-    return calls["cpu_ms"]["own"] + hops["hops"] * record_us / 1000
+    return calls["cpu_ms"]["own"] + HOPS * record_us / 1000
 
 
 # ---- the others -------------------------------------------------------------------------------
