@@ -149,6 +149,9 @@ def write_kafka_config(layout, chosen):
         "advertised.listeners": f"PLAINTEXT://{ports.LOOPBACK}:{chosen['kafka']}",
         "log.dirs": layout.data / "kafka",
         "auto.create.topics.enable": "false",
+        # Threads beyond the processors only wake each other.
+        "num.network.threads": max(1, processors() // 2),
+        "num.io.threads": max(2, processors()),
         # One broker holds the only copy.
         "offsets.topic.replication.factor": 1,
         "offsets.topic.num.partitions": 8,
