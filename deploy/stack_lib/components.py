@@ -112,7 +112,7 @@ JAVA_VARIABLE = "SLUICE_STACK_KAFKA_OPTIONS"
 
 
 def java(layout, *arguments):
-    options = layout.environ.get(JAVA_VARIABLE, JAVA_OPTIONS).split()
+    options = (layout.environ.get(JAVA_VARIABLE) or JAVA_OPTIONS).split()
     logging = tuple(
         f"-Dorg.slf4j.simpleLogger.{setting}"
         for setting in (

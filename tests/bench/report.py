@@ -140,6 +140,12 @@ def bars_text(records):
 # ---- the page ---------------------------------------------------------------------------------
 
 
+def absent():
+    """The subjects that the page is not written without."""
+    records = load_all()
+    return [subject for subject in TITLES if subject not in records]
+
+
 def write_page(subjects):
     """docs/BENCHMARKS.md and its plots; `subjects` are the modules by name. What was written."""
     records = load_all()

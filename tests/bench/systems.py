@@ -24,7 +24,7 @@ sys.path.insert(0, os.path.join(ROOT, "tests", "e2e"))
 import cluster  # noqa: E402
 
 PROGRAMS = os.environ.get("SLUICE_BENCH_BIN", os.path.join(ROOT, "build", "release", "bench"))
-# Kafka's own default, where deploy/stack takes a small heap and the compiler that starts fast.
+# A larger heap than deploy/stack's.
 JAVA = "-Xms256m -Xmx512m -XX:+UseSerialGC"
 WARM_RATE = 300
 LIMIT = 10000  # Calls in flight of each upstream, and whatever else would hold back the load.
