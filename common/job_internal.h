@@ -15,7 +15,7 @@ enum { CLASS_QUERY, CLASS_BULK, CLASS_COUNT };
 
 enum job_state { JOB_ADMITTING, JOB_PARKED, JOB_UNPARKED, JOB_RUNNING, JOB_SETTLING, JOB_STATES };
 
-/* What remains to be done for a job that no longer runs, in order of appearance. */
+/* What remains to be done for a job that no longer runs. */
 enum settle_step {
     SETTLE_NONE,
     SETTLE_FLUSH, /* What the stage sent is not acknowledged yet. */
@@ -68,9 +68,8 @@ enum { OUTBOX_MAX = 4, TOPIC_MAX = 256, JOB_KEY_MAX = 80 };
 struct sl_job {
     struct sl_worker *worker;
     enum job_state state;
-    struct sl_list in_state; /* In worker->states[state]. */
-    struct sl_list
-        in_sending; /* In worker->blocked or worker->gathered: on_room is to be called. */
+    struct sl_list in_state;   /* In worker->states[state]. */
+    struct sl_list in_sending; /* In blocked or gathered: on_room is to be called. */
     struct sl_list in_suspects;
     struct sl_map_node by_key;
     char key[JOB_KEY_MAX];
@@ -184,7 +183,8 @@ struct outbox_item *settle_add(struct sl_job *job, enum outbox_kind kind,
 void settle_send(struct outbox_item *item);
 void settle_send_outbox(struct sl_job *job);               /* What was added; step SEND. */
 void settle_send_early(struct sl_job *job, bool forwards); /* Soon, or now. */
-bool settle_sent(const struct sl_job *job);                /* All that it sent is acknowledged. */
+void settle_send_late(struct sl_job *job);   /* The same event, should it still wait: now. */
+bool settle_sent(const struct sl_job *job);  /* All that it sent is acknowledged. */
 bool settle_quiet(const struct sl_job *job); /* Neither the producer nor Redis owes an answer. */
 void settle_stop_retries(struct sl_job *job);
 /* The stage may send for each job of the list, blocked or gathered, which is empty then but for

@@ -120,6 +120,9 @@ static void on_delivery(void *ctx, int err, int32_t partition, int64_t offset)
     (void)offset;
     lane->sent--;
     report(bundle, err);
+    while (err == -SL_ETIMEDOUT && !sl_list_empty(&lane->bundles)) { /* They would wait as long. */
+        report(SL_ITEM(sl_list_first(&lane->bundles), struct bundle, node), err);
+    }
     bool more = !sl_list_empty(&lane->bundles);
     release_lane(lane);
     if (more || !sl_list_empty(&worker->gathered)) {

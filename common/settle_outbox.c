@@ -273,8 +273,8 @@ bool settle_sent(const struct sl_job *job)
 }
 
 /* The event before generation, while it is alone in the outbox. A broker takes one request after
- * the other of a connection, and nobody waits for the sources as the next stage waits for its
- * record, so that one goes first. */
+ * the other of a connection, and the sources have until the first token, so the next stage's record
+ * goes first. */
 void settle_send_early(struct sl_job *job, bool forwards)
 {
     struct outbox_item *item = &job->outbox[0];
@@ -284,6 +284,15 @@ void settle_send_early(struct sl_job *job, bool forwards)
     if (forwards) {
         sl_timer_start(job->worker->loop, &item->retry, EARLY_DELAY_MS, on_retry_timer);
     } else {
+        settle_send(item);
+    }
+}
+
+void settle_send_late(struct sl_job *job)
+{
+    struct outbox_item *item = &job->outbox[0];
+    if (job->outbox_count > 0 && item->kind == OUTBOX_EARLY && !item->done && !item->pending) {
+        sl_timer_stop(job->worker->loop, &item->retry);
         settle_send(item);
     }
 }

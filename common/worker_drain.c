@@ -204,6 +204,10 @@ void worker_abandon_all(struct sl_worker *worker)
             job_stop(job);
         }
     }
+    SL_LIST_EACH(node, &worker->states[JOB_SETTLING])
+    {
+        settle_send_late(SL_ITEM(node, struct sl_job, in_state));
+    }
     /* Every report comes inside: afterwards nothing holds a job any more. */
     settle_bundles_drop(worker);
     sl_producer_destroy(worker->producer, (uint32_t)share_ms(worker, 20));

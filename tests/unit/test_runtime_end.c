@@ -212,6 +212,24 @@ TEST(what_has_arrived_when_everything_is_left_is_finished)
     CHECK_INT(fx_destroy(), 1);
 }
 
+TEST(sources_that_wait_behind_their_question_go_out_when_everything_is_left)
+{
+    struct sl_position position;
+    fx_create(SL_STAGE_rerank);
+    position = fx_ask("q1");
+    fx_grant("q1");
+    CHECK_INT(fx_emit("q1", ""), 0);
+    fx_forward("q1");
+    CHECK(fake_count("retrieve") == 1 && fake_count("replies") == 0);
+    fx_signal();
+    fake_flushes = true;
+    fx_signal();
+    fx_turn();
+    CHECK_INT(fake_written(FAKE_GIVE_BACK), 0); /* All that it sent has arrived. */
+    CHECK(fake_ended(&position));
+    CHECK_INT(fx_destroy(), 1);
+}
+
 /* The producer's last reports come while everything is taken down. */
 TEST(an_exit_in_the_middle_of_everything_leaves_nothing)
 {
@@ -361,6 +379,7 @@ int main(int argc, char **argv)
         CASE(a_producer_that_cannot_go_on_ends_it_and_gives_back_what_is_held),
         CASE(a_drain_that_takes_too_long_gives_back_also_what_it_cannot_send),
         CASE(what_has_arrived_when_everything_is_left_is_finished),
+        CASE(sources_that_wait_behind_their_question_go_out_when_everything_is_left),
         CASE(an_exit_in_the_middle_of_everything_leaves_nothing),
         CASE(a_consumer_that_dies_ends_the_process_after_what_runs),
         CASE(a_part_that_fails_at_the_start_leaves_nothing),

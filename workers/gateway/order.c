@@ -6,8 +6,8 @@
  *
  *   attempt 0    Before generation: the sources, and the endings of whoever ended the query without
  *                generating. Each stage numbers its own, so there is no sequence to check: sources
- *                count once, an ending always. The sources and the next stage's record are sent at
- *                the same time, so a broker that was slow lets the first delta overtake them.
+ *                count once, an ending always. The sources are sent just after the next stage's
+ *                record, so where the broker is slow the first delta may overtake them.
  *   attempt 1..  Generation. Its owner's fence only grows. Lower fences are dropped, as are
  *                sequence numbers seen already. A gap means that text is missing. A higher fence is
  *                a new owner, who begins at 0: welcome as long as no text was taken, else only with
