@@ -43,6 +43,18 @@ static inline bool sl_span_begins(struct sl_span text, const char *prefix)
     return text.len >= len && (len == 0 || memcmp(text.data, prefix, len) == 0);
 }
 
+/* len bytes from the front of rest into ret; false: there are not so many, nothing changed. */
+static inline bool sl_span_take(struct sl_span *rest, size_t len, struct sl_span *ret)
+{
+    if (rest->len < len) {
+        return false;
+    }
+    *ret = (struct sl_span){rest->data, len};
+    rest->data += len;
+    rest->len -= len;
+    return true;
+}
+
 /* ASCII only. */
 bool sl_span_equal_nocase(struct sl_span a, struct sl_span b);
 

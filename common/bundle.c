@@ -26,30 +26,18 @@ void sl_bundle_add(struct sl_buf *out, struct sl_span id, struct sl_span event)
     sl_buf_append_span(out, event);
 }
 
-/* len bytes from the front of rest. */
-static bool take(struct sl_span *rest, size_t len, struct sl_span *ret)
-{
-    if (rest->len < len) {
-        return false;
-    }
-    *ret = (struct sl_span){rest->data, len};
-    rest->data += len;
-    rest->len -= len;
-    return true;
-}
-
 static bool take_pair(struct sl_span *rest, struct sl_span *id, struct sl_span *event)
 {
     struct sl_span head;
-    if (!take(rest, ID_HEAD, &head) || (unsigned char)head.data[0] != STR_8 ||
-        !take(rest, (unsigned char)head.data[1], id) || !take(rest, EVENT_HEAD, &head) ||
-        (unsigned char)head.data[0] != BIN_32) {
+    if (!sl_span_take(rest, ID_HEAD, &head) || (unsigned char)head.data[0] != STR_8 ||
+        !sl_span_take(rest, (unsigned char)head.data[1], id) ||
+        !sl_span_take(rest, EVENT_HEAD, &head) || (unsigned char)head.data[0] != BIN_32) {
         return false;
     }
     const unsigned char *len = (const unsigned char *)head.data + 1;
-    return take(rest,
-                (size_t)len[0] << 24 | (size_t)len[1] << 16 | (size_t)len[2] << 8 | (size_t)len[3],
-                event);
+    return sl_span_take(
+        rest, (size_t)len[0] << 24 | (size_t)len[1] << 16 | (size_t)len[2] << 8 | (size_t)len[3],
+        event);
 }
 
 int sl_record_events(const struct sl_record *record,

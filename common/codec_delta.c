@@ -32,22 +32,11 @@ enum {
 
 /* --- reading --- */
 
-/* len bytes from the front of rest. */
-static inline bool take(struct sl_span *rest, size_t len, struct sl_span *ret)
-{
-    if (rest->len < len) {
-        return false;
-    }
-    *ret = (struct sl_span){rest->data, len};
-    rest->data += len;
-    rest->len -= len;
-    return true;
-}
-
 static inline bool skip(struct sl_span *rest, struct sl_span literal)
 {
     struct sl_span there;
-    return take(rest, literal.len, &there) && memcmp(there.data, literal.data, literal.len) == 0;
+    return sl_span_take(rest, literal.len, &there) &&
+           memcmp(there.data, literal.data, literal.len) == 0;
 }
 
 /* The big-endian number of 1, 2, 4 or 8 bytes behind a tag. */
@@ -55,7 +44,7 @@ static bool take_wide(struct sl_span *rest, size_t width, uint64_t *ret)
 {
     struct sl_span bytes;
     uint64_t number = 0;
-    if (!take(rest, width, &bytes)) {
+    if (!sl_span_take(rest, width, &bytes)) {
         return false;
     }
     for (size_t i = 0; i < width; i++) {
@@ -68,7 +57,7 @@ static bool take_wide(struct sl_span *rest, size_t width, uint64_t *ret)
 static bool take_number(struct sl_span *rest, uint64_t max, uint64_t *ret)
 {
     struct sl_span tag;
-    if (!take(rest, 1, &tag)) {
+    if (!sl_span_take(rest, 1, &tag)) {
         return false;
     }
     unsigned char c = (unsigned char)tag.data[0];
@@ -84,7 +73,7 @@ static bool take_text(struct sl_span *rest, size_t min, size_t max, struct sl_sp
 {
     struct sl_span tag;
     uint64_t len = 0;
-    if (!take(rest, 1, &tag)) {
+    if (!sl_span_take(rest, 1, &tag)) {
         return false;
     }
     unsigned char c = (unsigned char)tag.data[0];
@@ -93,7 +82,7 @@ static bool take_text(struct sl_span *rest, size_t min, size_t max, struct sl_sp
     } else if (c < STR_8 || c > STR_8 + 2 || !take_wide(rest, (size_t)1 << (c - STR_8), &len)) {
         return false;
     }
-    return len >= min && len <= max && take(rest, (size_t)len, ret) && sl_text_valid(*ret);
+    return len >= min && len <= max && sl_span_take(rest, (size_t)len, ret) && sl_text_valid(*ret);
 }
 
 bool sl_delta_read(struct sl_span bytes, struct sl_event *ret)

@@ -5,8 +5,8 @@
  * goes out at once (with those that came in the same turn). From there on permits are worth more
  * than milliseconds: others wait for at most SLUICE_EMBED_WINDOW or until SLUICE_EMBED_BATCH of
  * them are there, and share a call and its permit. A batch of chunks is a call of its own, as bulk
- * work; a chunk at fault fails its document: the batch goes on to
- * ingestion with the reason in place of vectors.
+ * work; a chunk at fault fails its document: the batch goes on to ingestion with the reason in place
+ * of vectors.
  *
  * The calls are in call.c, what becomes of each text in member.c.
  */
