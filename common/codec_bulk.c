@@ -23,7 +23,8 @@ enum {
     {"text", sl_read_text, offsetof(struct sl_document, text), 0, DOCUMENT_TEXT_MAX, NULL, true},  \
     FIELD(sl_document, "metadata", metadata, sl_read_metadata, 0, SL_METADATA_MAX),                \
     FIELD(sl_document, "collection", collection, sl_read_name, 1, NAME_MAX_BYTES),                 \
-    FIELD(sl_document, "ingest_id", ingest_id, sl_read_name, 0, NAME_MAX_BYTES)
+    FIELD(sl_document, "ingest_id", ingest_id, sl_read_name, 0, NAME_MAX_BYTES),                   \
+    FIELD(sl_document, "delete", remove, sl_read_bool, 0, 0)
 /* clang-format on */
 
 static const struct sl_field json_fields[] = {DOCUMENT_FIELDS};
@@ -32,6 +33,16 @@ static const struct sl_field msgpack_fields[] = {DOCUMENT_FIELDS,
 static const struct sl_fields json_document = {json_fields, SL_FIELDS_COUNT(json_fields), true};
 static const struct sl_fields msgpack_document = {msgpack_fields, SL_FIELDS_COUNT(msgpack_fields),
                                                   true};
+
+/* A document has a text, or is to go. */
+static void check_text(struct sl_decoder *decoder, const struct sl_document *document)
+{
+    if (decoder->err == 0 && document->text.data == NULL && !document->remove) {
+        sl_decoder_refuse(decoder, "text", "is missing");
+    } else if (decoder->err == 0 && document->text.len > 0 && document->remove) {
+        sl_decoder_refuse(decoder, "text", "must not stand beside delete");
+    }
+}
 
 int sl_document_decode(struct sl_span bytes, bool json, struct sl_arena *arena,
                        struct sl_document *document, struct sl_fault *fault)
@@ -43,6 +54,7 @@ int sl_document_decode(struct sl_span bytes, bool json, struct sl_arena *arena,
     int rv = sl_decoder_open(&decoder, bytes, json, &doc, &root);
     if (rv == 0 || rv == -SL_EINVAL) {
         sl_decoder_read(&decoder, json ? &json_document : &msgpack_document, &root, document);
+        check_text(&decoder, document);
         rv = decoder.err;
     }
     sl_json_free(doc);
@@ -56,7 +68,12 @@ void sl_document_encode(const struct sl_document *document, struct sl_buf *out)
     sl_sink_map(&sink, document->ingest_id.len > 0 ? 6 : 5);
     sl_sink_int_at(&sink, "v", SL_MESSAGE_MAJOR);
     sl_sink_text_at(&sink, "doc_id", document->doc_id);
-    sl_sink_text_at(&sink, "text", document->text);
+    if (document->remove) {
+        sl_sink_key(&sink, "delete");
+        sl_sink_bool(&sink, true);
+    } else {
+        sl_sink_text_at(&sink, "text", document->text);
+    }
     sl_sink_key(&sink, "metadata");
     sl_sink_object(&sink, document->metadata);
     sl_sink_text_at(&sink, "collection", document->collection);
@@ -68,24 +85,62 @@ void sl_document_encode(const struct sl_document *document, struct sl_buf *out)
 
 /* --- batches --- */
 
+/* Lists whose right length is known only after all fields are read. */
+struct batch_target {
+    struct sl_batch batch;
+    struct sl_span vectors;
+    size_t headings_len, indexes_len;
+};
+
+static struct sl_span *read_list(struct sl_decoder *decoder, const struct sl_field *field,
+                                 const struct sl_value *value, size_t *len)
+{
+    struct sl_value_iter iter = {.container = value};
+    struct sl_value key, element;
+    *len = 0;
+    if (!sl_check_list(decoder, field->name, value, TEXTS_MAX, "texts") || value->len == 0) {
+        return NULL;
+    }
+    struct sl_span *texts = sl_decoder_alloc(decoder, value->len * sizeof(*texts));
+    while (decoder->err != -SL_ENOMEM && sl_value_next(&iter, &key, &element)) {
+        texts[*len] =
+            sl_read_element(decoder, field->name, (long long)*len, DOCUMENT_TEXT_MAX, &element);
+        ++*len;
+    }
+    return texts;
+}
+
 static void read_texts(struct sl_decoder *decoder, const struct sl_field *field,
                        const struct sl_value *value, void *target)
 {
-    struct sl_batch *batch = target;
-    struct sl_value_iter iter = {.container = value};
-    struct sl_value key, element;
-    if (!sl_check_list(decoder, field->name, value, TEXTS_MAX, "texts") || value->len == 0) {
-        return;
-    }
-    batch->texts = sl_decoder_alloc(decoder, value->len * sizeof(*batch->texts));
-    while (decoder->err != -SL_ENOMEM && sl_value_next(&iter, &key, &element)) {
-        batch->texts[batch->len] = sl_read_element(decoder, field->name, (long long)batch->len,
-                                                   DOCUMENT_TEXT_MAX, &element);
-        batch->len++;
-    }
+    struct batch_target *batch = target;
+    batch->batch.texts = read_list(decoder, field, value, &batch->batch.len);
 }
 
-/* How many there must be is known only after all fields are. */
+static void read_headings(struct sl_decoder *decoder, const struct sl_field *field,
+                          const struct sl_value *value, void *target)
+{
+    struct batch_target *batch = target;
+    batch->batch.headings = read_list(decoder, field, value, &batch->headings_len);
+}
+
+static void read_indexes(struct sl_decoder *decoder, const struct sl_field *field,
+                         const struct sl_value *value, void *target)
+{
+    struct batch_target *batch = target;
+    struct sl_value_iter iter = {.container = value};
+    struct sl_value key, element;
+    if (!sl_check_list(decoder, field->name, value, TEXTS_MAX, "numbers") || value->len == 0) {
+        return;
+    }
+    uint32_t *indexes = sl_decoder_alloc(decoder, value->len * sizeof(*indexes));
+    while (decoder->err == 0 && sl_value_next(&iter, &key, &element)) {
+        const struct sl_field one = {.name = field->name, .max = UINT32_MAX};
+        sl_read_u32(decoder, &one, &element, &indexes[batch->indexes_len++]);
+    }
+    batch->batch.indexes = indexes;
+}
+
 static void read_vectors(struct sl_decoder *decoder, const struct sl_field *field,
                          const struct sl_value *value, void *target)
 {
@@ -96,11 +151,6 @@ static void read_vectors(struct sl_decoder *decoder, const struct sl_field *fiel
     }
     *vectors = value->text;
 }
-
-struct batch_target {
-    struct sl_batch batch;
-    struct sl_span vectors;
-};
 
 /* clang-format off */
 static const struct sl_field batch_table[] = {
@@ -113,7 +163,9 @@ static const struct sl_field batch_table[] = {
     FIELD(sl_batch, "version", version, sl_read_i64, 0, INT64_MAX),
     FIELD(sl_batch, "total", total_chunks, sl_read_u32, 0, UINT32_MAX),
     FIELD(sl_batch, "first", first, sl_read_u32, 0, UINT32_MAX),
-    FIELD(sl_batch, "texts", texts, read_texts, 0, 0),
+    FIELD(batch_target, "texts", batch, read_texts, 0, 0),
+    FIELD(batch_target, "headings", batch, read_headings, 0, 0),
+    FIELD(batch_target, "indexes", batch, read_indexes, 0, 0),
     FIELD(batch_target, "vectors", vectors, read_vectors, 0, 0),
     FIELD(sl_batch, "dim", dim, sl_read_u32, 0, SL_VECTOR_MAX),
     FIELD(sl_batch, "failure", failure, sl_read_text, 0, FAILURE_MAX),
@@ -123,6 +175,12 @@ static const struct sl_field batch_table[] = {
 static void finish_batch(struct sl_decoder *decoder, struct batch_target *target)
 {
     struct sl_batch *batch = &target->batch;
+    if (decoder->err == 0 && batch->headings != NULL && target->headings_len != batch->len) {
+        sl_decoder_refuse(decoder, "headings", "must be as many as texts");
+    }
+    if (decoder->err == 0 && batch->indexes != NULL && target->indexes_len != batch->len) {
+        sl_decoder_refuse(decoder, "indexes", "must be as many as texts");
+    }
     if (decoder->err != 0 || target->vectors.data == NULL) {
         return;
     }
@@ -154,12 +212,25 @@ int sl_batch_decode(struct sl_span bytes, struct sl_arena *arena, struct sl_batc
     return rv == -SL_EINVAL ? -SL_EBADMSG : rv;
 }
 
+static void put_texts(struct sl_sink *sink, const char *name, const struct sl_span *texts,
+                      size_t len)
+{
+    sl_sink_key(sink, name);
+    sl_sink_list(sink, len);
+    for (size_t i = 0; i < len; i++) {
+        sl_sink_text(sink, texts[i]);
+    }
+    sl_sink_list_end(sink);
+}
+
 void sl_batch_encode(const struct sl_batch *batch, struct sl_buf *out)
 {
     struct sl_sink sink;
     sl_sink_init(&sink, out, false);
     size_t more = batch->vectors != NULL ? 2 : 0;
     more += batch->failure.len > 0 ? 1 : 0;
+    more += batch->headings != NULL ? 1 : 0;
+    more += batch->indexes != NULL ? 1 : 0;
     sl_sink_map(&sink, 10 + more);
     sl_sink_int_at(&sink, "v", SL_MESSAGE_MAJOR);
     sl_sink_text_at(&sink, "doc_id", batch->doc_id);
@@ -170,12 +241,18 @@ void sl_batch_encode(const struct sl_batch *batch, struct sl_buf *out)
     sl_sink_int_at(&sink, "version", batch->version);
     sl_sink_int_at(&sink, "total", batch->total_chunks);
     sl_sink_int_at(&sink, "first", batch->first);
-    sl_sink_key(&sink, "texts");
-    sl_sink_list(&sink, batch->len);
-    for (size_t i = 0; i < batch->len; i++) {
-        sl_sink_text(&sink, batch->texts[i]);
+    put_texts(&sink, "texts", batch->texts, batch->len);
+    if (batch->headings != NULL) {
+        put_texts(&sink, "headings", batch->headings, batch->len);
     }
-    sl_sink_list_end(&sink);
+    if (batch->indexes != NULL) {
+        sl_sink_key(&sink, "indexes");
+        sl_sink_list(&sink, batch->len);
+        for (size_t i = 0; i < batch->len; i++) {
+            sl_sink_int(&sink, batch->indexes[i]);
+        }
+        sl_sink_list_end(&sink);
+    }
     if (batch->vectors != NULL) {
         sl_sink_int_at(&sink, "dim", batch->dim);
         sl_sink_key(&sink, "vectors");

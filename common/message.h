@@ -180,6 +180,7 @@ struct sl_document {
     struct sl_span collection; /* "collection" */
     struct sl_span tenant;     /* sluice-tenant */
     struct sl_span ingest_id;  /* "ingest_id": the run that it is counted in; empty: none. */
+    bool remove;               /* "delete": it is to go; then it has no text. */
 };
 
 /* Some chunks of a document: on sluice.chunks without vectors, on sluice.vectors with them. */
@@ -190,9 +191,24 @@ struct sl_batch {
     uint32_t first;        /* "first": the index of texts[0] in the document. */
     struct sl_span *texts; /* "texts" */
     size_t len;
+    /* Each of these has one for each text, or is NULL. */
+    const struct sl_span *headings;  /* "headings": those above it, "A > B"; empty: none. NULL: of
+                                      * no text. */
+    const uint32_t *indexes;         /* "indexes": in the document. NULL: first, first + 1 ... */
+    const struct sl_span *metadatas; /* Its own metadata; does not travel. NULL: the document's. */
     const float *vectors;   /* "vectors": len * dim float32, little-endian (bin); NULL: none. */
     uint32_t dim;           /* "dim" */
     struct sl_span failure; /* "failure": embedding failed for good; one line. Then no vectors. */
 };
+
+static inline uint32_t sl_batch_index(const struct sl_batch *batch, size_t i)
+{
+    return batch->indexes != NULL ? batch->indexes[i] : batch->first + (uint32_t)i;
+}
+
+static inline struct sl_span sl_batch_metadata(const struct sl_batch *batch, size_t i)
+{
+    return batch->metadatas != NULL ? batch->metadatas[i] : batch->metadata;
+}
 
 #endif

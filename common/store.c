@@ -76,6 +76,21 @@ int sl_store_delete_below(struct sl_store *store, const struct sl_batch *documen
     return store->backend->delete_below(store, document, version, deadline_ms, cb, ctx, ret);
 }
 
+int sl_store_delete_version(struct sl_store *store, const struct sl_batch *document,
+                            int64_t version, int64_t deadline_ms, sl_store_done_cb *cb, void *ctx,
+                            struct sl_store_call **ret)
+{
+    if (!sl_store_writable(store)) {
+        return -SL_EINVAL;
+    }
+    return store->backend->delete_version(store, document, version, deadline_ms, cb, ctx, ret);
+}
+
+uint32_t sl_store_dim(const struct sl_store *store)
+{
+    return store->dim;
+}
+
 void sl_store_cancel(struct sl_store_call *call)
 {
     call->store->backend->cancel(call);

@@ -22,6 +22,9 @@ struct sl_store_env { /* Copied; what it points to is borrowed while the store i
     const char *limit_name; /* "VECTOR" or "KEYWORD", static: the searches that it is for, and the
                              * limit of the coord that each of them takes a permit of. */
     const char *sqlite_vec_path; /* SLUICE_SQLITE_VEC */
+    long long dim;               /* SLUICE_EMBED_DIMENSIONS: of the model's vectors; 0: not told. A
+                                  * store that holds others is refused by open. */
+    bool write;                  /* Upserts will come: what is missing of the index is made. */
     long long timeout_ms;        /* Of one call at most, the wait for its permit not counted. */
 };
 
@@ -65,8 +68,9 @@ struct sl_store_search {
  * this store cannot search for; -SL_ENOMEM. */
 int sl_store_search(struct sl_store *store, const struct sl_store_search *search,
                     sl_store_hits_cb *cb, void *ctx, struct sl_store_call **ret) SL_CHECKED;
-/* Chunks of one document and version: batch->texts and, unless NULL, vectors. The same key (tenant,
- * collection, document, version, index) written twice stays one. -SL_EINVAL: the store is read-only
+/* Chunks of one document and version: batch->texts and, unless NULL, vectors; what index and what
+ * metadata each has say sl_batch_index and sl_batch_metadata. The same key (tenant, collection,
+ * document, version, index) written twice stays one. -SL_EINVAL: the store is read-only
  * here; -SL_EAGAIN: too many calls wait here, try again when one has ended; -SL_ENOMEM. */
 int sl_store_upsert(struct sl_store *store, const struct sl_batch *batch, int64_t deadline_ms,
                     sl_store_done_cb *cb, void *ctx, struct sl_store_call **ret) SL_CHECKED;
@@ -74,6 +78,12 @@ int sl_store_upsert(struct sl_store *store, const struct sl_batch *batch, int64_
 int sl_store_delete_below(struct sl_store *store, const struct sl_batch *document, int64_t version,
                           int64_t deadline_ms, sl_store_done_cb *cb, void *ctx,
                           struct sl_store_call **ret) SL_CHECKED;
+/* All chunks of a document with exactly this version: one that failed or came too late. */
+int sl_store_delete_version(struct sl_store *store, const struct sl_batch *document,
+                            int64_t version, int64_t deadline_ms, sl_store_done_cb *cb, void *ctx,
+                            struct sl_store_call **ret) SL_CHECKED;
+/* How many numbers its vectors have, as known when it was opened or since; 0: not known. */
+uint32_t sl_store_dim(const struct sl_store *store);
 void sl_store_cancel(struct sl_store_call *call); /* No callback comes; the permit is given back. */
 
 /* The backend seam: what a file like store_sqlite.c offers. A backend's store begins with sl_store.
@@ -91,6 +101,10 @@ struct sl_store_backend {
     int (*delete_below)(struct sl_store *store, const struct sl_batch *document, int64_t version,
                         int64_t deadline_ms, sl_store_done_cb *cb, void *ctx,
                         struct sl_store_call **ret);
+    /* As delete_below, of exactly one version. */
+    int (*delete_version)(struct sl_store *store, const struct sl_batch *document, int64_t version,
+                          int64_t deadline_ms, sl_store_done_cb *cb, void *ctx,
+                          struct sl_store_call **ret);
     void (*cancel)(struct sl_store_call *call);
 };
 
@@ -98,6 +112,7 @@ extern const struct sl_store_backend sl_store_sqlite, sl_store_qdrant, sl_store_
 
 struct sl_store {
     const struct sl_store_backend *backend;
+    uint32_t dim; /* Set by the backend once it is known; 0 before. On the loop. */
 };
 /* Each backend's call begins with this, so that sl_store_cancel finds the backend. */
 struct sl_store_call {

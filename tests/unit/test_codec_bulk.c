@@ -63,6 +63,51 @@ TEST(a_document_comes_back)
     sl_buf_fini(&bytes);
 }
 
+TEST(a_document_that_is_to_go_has_no_text)
+{
+    struct sl_buf bytes;
+    sl_buf_init(&bytes, 1 << 20);
+    CHECK_INT(decode(SL_SPAN("{\"doc_id\":\"d\",\"delete\":true}"), true), 0);
+    CHECK(document.remove);
+    struct sl_document before = {
+        .doc_id = SL_SPAN("d"), .collection = SL_SPAN("c"), .remove = true};
+    sl_document_encode(&before, &bytes);
+    CHECK_INT(decode(sl_buf_span(&bytes), false), 0);
+    CHECK(document.remove);
+    CHECK_INT(document.text.len, 0);
+    CHECK_INT(decode(SL_SPAN("{\"doc_id\":\"d\",\"delete\":true,\"text\":\"t\"}"), true),
+              -SL_EINVAL);
+    CHECK_STR(fault.param, "text");
+    sl_buf_fini(&bytes);
+}
+
+TEST(chunks_keep_headings_and_indexes)
+{
+    struct sl_span texts[] = {SL_SPAN("one"), SL_SPAN("two")};
+    const struct sl_span headings[] = {SL_SPAN("A > B"), SL_SPAN("")};
+    const uint32_t indexes[] = {7, 40};
+    struct sl_buf bytes;
+    sl_buf_init(&bytes, 1 << 20);
+    struct sl_batch before = {
+        .doc_id = SL_SPAN("d"), .texts = texts, .len = 2, .headings = headings, .indexes = indexes};
+    sl_batch_encode(&before, &bytes);
+    begin();
+    CHECK_INT(sl_batch_decode(sl_buf_span(&bytes), &arena, &batch, &fault), 0);
+    CHECK(sl_span_is(batch.headings[0], "A > B") && batch.headings[1].len == 0);
+    CHECK_INT(sl_batch_index(&batch, 0), 7);
+    CHECK_INT(sl_batch_index(&batch, 1), 40);
+    sl_buf_clear(&bytes);
+    sl_buf_append_text(&bytes, "\x84\xa6"
+                               "doc_id\xa1"
+                               "d\xa5texts\x92\xa1"
+                               "a\xa1"
+                               "b\xa5total\x02\xa7indexes\x91\x07");
+    begin();
+    CHECK_INT(sl_batch_decode(sl_buf_span(&bytes), &arena, &batch, &fault), -SL_EBADMSG);
+    CHECK_STR(fault.param, "indexes");
+    sl_buf_fini(&bytes);
+}
+
 TEST(a_bad_document_says_why)
 {
     static const struct {
