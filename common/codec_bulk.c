@@ -20,7 +20,7 @@ enum {
     {name, reader, offsetof(struct type, member), low, high, NULL, false}
 #define DOCUMENT_FIELDS                                                                            \
     {"doc_id", sl_read_name, offsetof(struct sl_document, doc_id), 1, DOC_ID_MAX, NULL, true},     \
-    {"text", sl_read_text, offsetof(struct sl_document, text), 0, DOCUMENT_TEXT_MAX, NULL, true},  \
+    {"text", sl_read_text, offsetof(struct sl_document, text), 0, DOCUMENT_TEXT_MAX, NULL, false}, \
     FIELD(sl_document, "metadata", metadata, sl_read_metadata, 0, SL_METADATA_MAX),                \
     FIELD(sl_document, "collection", collection, sl_read_name, 1, NAME_MAX_BYTES),                 \
     FIELD(sl_document, "ingest_id", ingest_id, sl_read_name, 0, NAME_MAX_BYTES),                   \

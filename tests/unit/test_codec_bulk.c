@@ -326,6 +326,8 @@ TEST(no_cut_or_changed_byte_of_a_batch_does_harm)
 static const struct test_case cases[] = {
     {"a_document_is_read_from_json_and_messagepack", a_document_is_read_from_json_and_messagepack},
     {"a_document_comes_back", a_document_comes_back},
+    {"a_document_that_is_to_go_has_no_text", a_document_that_is_to_go_has_no_text},
+    {"chunks_keep_headings_and_indexes", chunks_keep_headings_and_indexes},
     {"a_bad_document_says_why", a_bad_document_says_why},
     {"metadata_must_be_what_json_can_hold", metadata_must_be_what_json_can_hold},
     {"what_the_deepest_document_says_reaches_the_gateway",
