@@ -153,10 +153,6 @@ static void fini(void *stage_state)
 static int init(struct sl_worker *worker, void **ret, char *why, size_t why_size)
 {
     struct sl_coord *coord = sl_worker_coord(worker);
-    if (ingest_config.chunk_overlap * 2 >= ingest_config.chunk_size) {
-        snprintf(why, why_size, "SLUICE_CHUNK_OVERLAP must be less than half of SLUICE_CHUNK_SIZE");
-        return -SL_EINVAL;
-    }
     struct ingest *ingest = calloc(1, sizeof(*ingest));
     if (ingest == NULL) {
         return -SL_ENOMEM;
@@ -171,7 +167,9 @@ static int init(struct sl_worker *worker, void **ret, char *why, size_t why_size
     ingest->stores.coord = coord;
     ingest->stores.budget_ms = STORE_BUDGET_MS;
     const struct sl_store_options *stores = &ingest_config.stores;
-    int rv = open_store(ingest, SL_STORE_VECTOR, why, why_size);
+    int rv = ingest_cutter_init(&ingest->cutter, sl_worker_loop(worker), &ingest_config.cut, why,
+                                why_size);
+    rv = rv != 0 ? rv : open_store(ingest, SL_STORE_VECTOR, why, why_size);
     if (rv == 0 && strcmp(stores->vector_url, stores->keyword_url) != 0) {
         rv = open_store(ingest, SL_STORE_KEYWORD, why, why_size);
     }
@@ -192,23 +190,6 @@ static const struct sl_option write_options[] = {
      .min = 100,
      .max = 600000,
      .help = "For one write to a store."},
-    {.name = NULL},
-};
-static const struct sl_option chunk_options[] = {
-    {.name = "SLUICE_CHUNK_SIZE",
-     .type = SL_OPT_INT,
-     .offset = AT(chunk_size),
-     .fallback = "500",
-     .min = 20,
-     .max = 8000,
-     .help = "Characters of a chunk at most."},
-    {.name = "SLUICE_CHUNK_OVERLAP",
-     .type = SL_OPT_INT,
-     .offset = AT(chunk_overlap),
-     .fallback = "50",
-     .min = 0,
-     .max = 4000,
-     .help = "Characters that a chunk repeats of the one before; less than half of its size."},
     {.name = "SLUICE_INGEST_BATCH",
      .type = SL_OPT_INT,
      .offset = AT(batch),
@@ -221,7 +202,7 @@ static const struct sl_option chunk_options[] = {
 static const struct sl_option_set option_sets[] = {
     {"Stores", sl_store_option_table, &ingest_config.stores},
     {"Writing", write_options, &ingest_config},
-    {"Chunks", chunk_options, &ingest_config},
+    {"Chunks", ingest_cut_option_table, &ingest_config.cut},
 };
 static const char *const outputs[] = {"chunks", NULL};
 

@@ -1,7 +1,7 @@
 /*
- * The ingest stage, and what its files share: ingest.c (the stage), document.c (documents become
- * chunks), batch.c (chunks with vectors go to the stores), account.c and write.c (Redis and
- * stores).
+ * The ingest stage, and what its files share: ingest.c (the stage), document.c and cut.c
+ * (documents become chunks), batch.c (chunks with vectors go to the stores), account.c and write.c
+ * (Redis and stores).
  */
 #ifndef SLUICE_WORKERS_INGEST_H
 #define SLUICE_WORKERS_INGEST_H
@@ -9,6 +9,7 @@
 #include "common/job.h"
 #include "common/store_options.h"
 #include "workers/ingest/account.h"
+#include "workers/ingest/cut.h"
 #include "workers/ingest/write.h"
 
 extern const struct sl_stage ingest_stage;
@@ -16,7 +17,8 @@ extern const struct sl_stage ingest_stage;
 struct ingest_config {
     struct sl_store_options stores;
     long long timeout_ms;
-    long long chunk_size, chunk_overlap, batch;
+    long long batch;
+    struct ingest_cut_config cut;
 };
 extern struct ingest_config ingest_config;
 
@@ -24,6 +26,7 @@ struct ingest {
     struct sl_worker *worker;
     struct ingest_account account;
     struct ingest_stores stores;
+    struct ingest_cutter cutter;
 };
 
 /* The state of a job, of either input. */
@@ -31,9 +34,10 @@ struct ingest_job {
     struct sl_job *job;
     struct ingest *ingest;
     struct ingest_ask ask;
-    struct ingest_write write; /* Of a batch. */
-    struct chunking *chunking; /* Of a document: document.c. */
-    uint32_t next;             /* The first chunk that was not sent yet. */
+    struct ingest_write write;              /* Of a batch. */
+    struct ingest_cut *cut;                 /* Of a document. */
+    const struct ingest_cut_result *chunks; /* Once it is cut. */
+    uint32_t next;                          /* The first chunk that was not sent yet. */
     struct sl_timer pause;
     char reason[256];
 };
