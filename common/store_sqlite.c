@@ -17,7 +17,7 @@
  */
 #include "common/clock.h"
 #include "common/coord.h"
-#include "common/store.h"
+#include "common/store_backend.h"
 #include "common/store_sqlite_tables.h"
 #include "common/store_threads.h"
 
@@ -50,6 +50,7 @@ struct call {
     atomic_bool stop;
     /* What came of it. */
     int err;
+    uint32_t dim; /* Of the vectors in the file, as far as its thread knew; 0: it did not. */
     struct sl_hit *hits;
     size_t len;
     char detail[DETAIL_MAX];
@@ -96,6 +97,12 @@ static int run_delete_below(struct call *call, struct sl_tables *tables)
                                   sizeof(call->detail));
 }
 
+static int run_delete_version(struct call *call, struct sl_tables *tables)
+{
+    return sl_tables_delete_version(tables, &call->batch, call->version, call->detail,
+                                    sizeof(call->detail));
+}
+
 static bool is_stopped(void *ctx)
 {
     return atomic_load_explicit(&((struct call *)ctx)->stop, memory_order_relaxed);
@@ -115,6 +122,7 @@ static void run_one(struct call *call, struct sl_tables **state)
     }
     sl_tables_set_stop(*state, is_stopped, call);
     call->err = call->run(call, *state);
+    call->dim = sl_tables_dim(*state);
     sl_tables_set_stop(*state, NULL, NULL);
     if (call->err == -SL_EIO) { /* Another connection may fare better. */
         sl_tables_close(*state);
@@ -127,8 +135,9 @@ static struct call *call_of(struct sl_threads_item *item)
     return SL_ITEM(item, struct call, item);
 }
 
-/* Several writes share transactions, which saves most of what a transaction costs. False: not all
- * of them are written. */
+/* Several writes share transactions, which saves most of what a transaction costs. Those that
+ * nobody waits for any more are left out: one that is told to stop would roll back what it shares
+ * with the others. False: not all of them are written. */
 static bool run_together(struct sl_threads_item *const *items, size_t count,
                          struct sl_tables *tables)
 {
@@ -137,12 +146,17 @@ static bool run_together(struct sl_threads_item *const *items, size_t count,
     sl_tables_begin(tables);
     for (size_t i = 0; i < count && rv == 0; i++) {
         struct call *call = call_of(items[i]);
+        if (is_stopped(call)) {
+            continue;
+        }
         sl_tables_set_stop(tables, is_stopped, call);
         rv = call->run(call, tables);
         sl_tables_set_stop(tables, NULL, NULL);
         call->err = rv;
+        call->dim = sl_tables_dim(tables);
     }
-    return rv == 0 && sl_tables_commit(tables, why, sizeof(why)) == 0;
+    int committed = sl_tables_commit(tables, why, sizeof(why)); /* Also ends the sharing. */
+    return rv == 0 && committed == 0;
 }
 
 /* When writes fail together, each is tried by itself: what is written twice is there once, and only
@@ -152,7 +166,9 @@ static void run(struct sl_threads_item *const *items, size_t count, void **state
     struct sl_tables *tables = *state;
     if (count < 2 || tables == NULL || !run_together(items, count, tables)) {
         for (size_t i = 0; i < count; i++) {
-            run_one(call_of(items[i]), &tables);
+            if (!is_stopped(call_of(items[i]))) {
+                run_one(call_of(items[i]), &tables);
+            }
         }
     }
     *state = tables;
@@ -261,6 +277,9 @@ static void on_returned(struct sl_threads_item *item)
 {
     struct call *call = SL_ITEM(item, struct call, item);
     struct sl_hit *hits = NULL;
+    if (call->dim != 0) {
+        call->base.store->dim = call->dim;
+    }
     if (call->abandoned) {
         destroy(call);
         return;
@@ -278,57 +297,6 @@ static void on_returned(struct sl_threads_item *item)
 }
 
 /* --- how a call begins --- */
-
-static bool copy_span(struct sl_arena *arena, struct sl_span *span)
-{
-    *span = sl_arena_copy(arena, *span);
-    return span->data != NULL;
-}
-
-static bool copy_floats(struct sl_arena *arena, const float **floats, size_t len)
-{
-    float *copy = len < ARENA_MAX ? sl_arena_alloc(arena, len * sizeof(*copy)) : NULL;
-    if (copy != NULL && len > 0) {
-        memcpy(copy, *floats, len * sizeof(*copy));
-    }
-    *floats = copy;
-    return copy != NULL;
-}
-
-static bool copy_search(struct call *call)
-{
-    struct sl_store_search *search = &call->search;
-    struct sl_store_scope *scope = &search->scope;
-    struct sl_pair *filter =
-        sl_arena_alloc(&call->arena, (scope->filter_len + 1) * sizeof(*filter));
-    bool whole = filter != NULL;
-    for (size_t i = 0; whole && i < scope->filter_len; i++) {
-        filter[i] = scope->filter[i];
-        whole =
-            copy_span(&call->arena, &filter[i].key) && copy_span(&call->arena, &filter[i].value);
-    }
-    scope->filter = filter;
-    return whole && copy_span(&call->arena, &scope->tenant) &&
-           copy_span(&call->arena, &scope->collection) && copy_span(&call->arena, &search->text) &&
-           (search->vector == NULL || copy_floats(&call->arena, &search->vector, search->dim));
-}
-
-static bool copy_batch(struct call *call)
-{
-    struct sl_batch *batch = &call->batch;
-    struct sl_span *texts = sl_arena_alloc(&call->arena, (batch->len + 1) * sizeof(*texts));
-    bool whole = texts != NULL;
-    for (size_t i = 0; whole && i < batch->len; i++) {
-        texts[i] = batch->texts[i];
-        whole = copy_span(&call->arena, &texts[i]);
-    }
-    batch->texts = texts;
-    return whole && copy_span(&call->arena, &batch->doc_id) &&
-           copy_span(&call->arena, &batch->tenant) && copy_span(&call->arena, &batch->collection) &&
-           copy_span(&call->arena, &batch->metadata) &&
-           (batch->vectors == NULL ||
-            copy_floats(&call->arena, &batch->vectors, batch->len * batch->dim));
-}
 
 static struct call *create_call(struct sl_store *base,
                                 int (*run_fn)(struct call *call, struct sl_tables *tables))
@@ -412,7 +380,7 @@ static int search_sqlite(struct sl_store *base, const struct sl_store_search *se
     call->ctx = ctx;
     call->out = search->arena;
     call->deadline_ms = search->deadline_ms;
-    if (!copy_search(call)) {
+    if (sl_store_copy_search(&call->arena, &call->search) != 0) {
         destroy(call);
         return -SL_ENOMEM;
     }
@@ -427,14 +395,14 @@ static int search_sqlite(struct sl_store *base, const struct sl_store_search *se
     return 0;
 }
 
-static int start_write(struct call *call, const struct sl_batch *batch, int64_t deadline_ms,
-                       sl_store_done_cb *cb, void *ctx, struct sl_store_call **ret)
+/* copied: how the copy of its arguments went. */
+static int start_write(struct call *call, int copied, int64_t deadline_ms, sl_store_done_cb *cb,
+                       void *ctx, struct sl_store_call **ret)
 {
-    call->batch = *batch;
     call->on_done = cb;
     call->ctx = ctx;
     call->deadline_ms = deadline_ms;
-    int rv = copy_batch(call) ? submit(call) : -SL_ENOMEM;
+    int rv = copied != 0 ? copied : submit(call);
     if (rv != 0) {
         destroy(call);
         return rv;
@@ -448,7 +416,24 @@ static int upsert_sqlite(struct sl_store *base, const struct sl_batch *batch, in
                          sl_store_done_cb *cb, void *ctx, struct sl_store_call **ret)
 {
     struct call *call = create_call(base, run_upsert);
-    return call == NULL ? -SL_ENOMEM : start_write(call, batch, deadline_ms, cb, ctx, ret);
+    if (call == NULL) {
+        return -SL_ENOMEM;
+    }
+    call->batch = *batch;
+    return start_write(call, sl_store_copy_batch(&call->arena, &call->batch), deadline_ms, cb, ctx,
+                       ret);
+}
+
+static int start_delete(struct call *call, const struct sl_batch *document, int64_t version,
+                        int64_t deadline_ms, sl_store_done_cb *cb, void *ctx,
+                        struct sl_store_call **ret)
+{
+    if (call == NULL) {
+        return -SL_ENOMEM;
+    }
+    call->version = version;
+    return start_write(call, sl_store_copy_document(&call->arena, document, &call->batch),
+                       deadline_ms, cb, ctx, ret);
 }
 
 static int delete_below_sqlite(struct sl_store *base, const struct sl_batch *document,
@@ -456,13 +441,15 @@ static int delete_below_sqlite(struct sl_store *base, const struct sl_batch *doc
                                void *ctx, struct sl_store_call **ret)
 {
     struct call *call = create_call(base, run_delete_below);
-    const struct sl_batch key = {
-        .doc_id = document->doc_id, .tenant = document->tenant, .collection = document->collection};
-    if (call == NULL) {
-        return -SL_ENOMEM;
-    }
-    call->version = version;
-    return start_write(call, &key, deadline_ms, cb, ctx, ret);
+    return start_delete(call, document, version, deadline_ms, cb, ctx, ret);
+}
+
+static int delete_version_sqlite(struct sl_store *base, const struct sl_batch *document,
+                                 int64_t version, int64_t deadline_ms, sl_store_done_cb *cb,
+                                 void *ctx, struct sl_store_call **ret)
+{
+    struct call *call = create_call(base, run_delete_version);
+    return start_delete(call, document, version, deadline_ms, cb, ctx, ret);
 }
 
 static void cancel_sqlite(struct sl_store_call *base)
@@ -492,12 +479,17 @@ static void close_sqlite(struct sl_store *base)
 }
 
 /* The file and the extension are there and fit, and the tables exist. */
-static int try_to_open(const struct sqlite_store *store, char *why, size_t why_size)
+static int try_to_open(struct sqlite_store *store, char *why, size_t why_size)
 {
     struct sl_tables *tables = NULL;
     int rv = sl_tables_open(store->path, store->vec_path, &tables, why, why_size);
-    sl_tables_close(rv == 0 ? tables : NULL);
-    return rv;
+    if (rv != 0) {
+        return rv;
+    }
+    rv = sl_tables_look(tables, why, why_size);
+    store->store.dim = sl_tables_dim(tables);
+    sl_tables_close(tables);
+    return rv != 0 ? rv : sl_store_check_dim(&store->store, store->env.dim, why, why_size);
 }
 
 static struct sqlite_store *create_store(const char *path, const struct sl_store_env *env)
@@ -561,5 +553,6 @@ const struct sl_store_backend sl_store_sqlite = {
     .search = search_sqlite,
     .upsert = upsert_sqlite,
     .delete_below = delete_below_sqlite,
+    .delete_version = delete_version_sqlite,
     .cancel = cancel_sqlite,
 };

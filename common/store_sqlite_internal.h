@@ -3,6 +3,7 @@
 #define SLUICE_COMMON_STORE_SQLITE_INTERNAL_H
 
 #include "common/sqlite.h"
+#include "common/store_backend.h"
 #include "common/store_sqlite_tables.h"
 
 enum tables_write {
@@ -32,8 +33,6 @@ int tables_find_scope(struct sl_tables *tables, struct sl_span tenant, struct sl
 int tables_find_dim(struct sl_tables *tables) SL_CHECKED; /* Sets tables->dim once it is known. */
 
 struct sl_span tables_vector_bytes(const float *vector, size_t dim);
-/* Whether a cosine can be computed with it, in floats as sqlite-vec does. */
-bool tables_has_direction(const float *vector, size_t dim);
 int tables_check_dim(const struct sl_tables *tables, size_t dim, char *why,
                      size_t why_size) SL_CHECKED;
 

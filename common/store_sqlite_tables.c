@@ -20,8 +20,6 @@
 #include "common/fts_query.h"
 #include "common/store_sqlite_internal.h"
 
-#include <float.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -109,6 +107,17 @@ int tables_find_dim(struct sl_tables *tables)
         tables->dim = (uint32_t)dim;
     }
     return rv;
+}
+
+int sl_tables_look(struct sl_tables *tables, char *why, size_t why_size)
+{
+    int rv = tables_find_dim(tables);
+    return rv != 0 ? tables_failed(tables, rv, why, why_size) : 0;
+}
+
+uint32_t sl_tables_dim(const struct sl_tables *tables)
+{
+    return tables->dim;
 }
 
 void tables_roll_back(struct sl_tables *tables)
@@ -206,25 +215,10 @@ struct sl_span tables_vector_bytes(const float *vector, size_t dim)
     return (struct sl_span){(const char *)vector, dim * sizeof(*vector)};
 }
 
-bool tables_has_direction(const float *vector, size_t dim)
-{
-    float sum = 0;
-    for (size_t i = 0; i < dim; i++) {
-        sum += vector[i] * vector[i];
-    }
-    return isfinite(sum) && sum >= FLT_MIN;
-}
-
 int tables_check_dim(const struct sl_tables *tables, size_t dim, char *why, size_t why_size)
 {
-    if (dim == tables->dim) {
-        return 0;
-    }
-    snprintf(why, why_size,
-             "the store holds vectors of %u numbers, this one has %zu: it comes from another "
-             "embedding model",
-             tables->dim, dim);
-    return -SL_EINVAL;
+    const struct sl_store store = {.dim = tables->dim};
+    return sl_store_check_dim(&store, (long long)dim, why, why_size);
 }
 
 /* --- searching --- */
@@ -344,7 +338,7 @@ static int search_vector(struct sl_tables *tables, const struct sl_store_search 
     if (rv != 0) {
         return rv;
     }
-    if (!tables_has_direction(search->vector, search->dim)) {
+    if (!sl_store_has_direction(search->vector, search->dim)) {
         snprintf(why, why_size, "the query's vector is zero or not finite");
         return -SL_EINVAL;
     }

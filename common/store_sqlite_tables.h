@@ -15,6 +15,10 @@ struct sl_tables;
 int sl_tables_open(const char *path, const char *vec_path, struct sl_tables **ret, char *why,
                    size_t why_size) SL_CHECKED;
 void sl_tables_close(struct sl_tables *tables); /* Takes NULL. */
+/* Asks the file for the number of dimensions of its vectors; and what is known of it, 0: there are
+ * none yet. */
+int sl_tables_look(struct sl_tables *tables, char *why, size_t why_size) SL_CHECKED;
+uint32_t sl_tables_dim(const struct sl_tables *tables);
 /* As sl_sqlite_set_stop; what was not committed then is rolled back. */
 void sl_tables_set_stop(struct sl_tables *tables, bool (*stop)(void *ctx), void *ctx);
 
@@ -31,5 +35,7 @@ int sl_tables_upsert(struct sl_tables *tables, const struct sl_batch *batch, cha
                      size_t why_size) SL_CHECKED;
 int sl_tables_delete_below(struct sl_tables *tables, const struct sl_batch *document,
                            int64_t version, char *why, size_t why_size) SL_CHECKED;
+int sl_tables_delete_version(struct sl_tables *tables, const struct sl_batch *document,
+                             int64_t version, char *why, size_t why_size) SL_CHECKED;
 
 #endif

@@ -56,9 +56,9 @@ static int prepare_vectors(struct sl_tables *tables, const struct sl_batch *batc
                            size_t why_size)
 {
     for (size_t i = 0; i < batch->len; i++) {
-        if (!tables_has_direction(batch->vectors + i * batch->dim, batch->dim)) {
-            snprintf(why, why_size, "the vector of chunk %zu is zero or not finite",
-                     batch->first + i);
+        if (!sl_store_has_direction(batch->vectors + i * batch->dim, batch->dim)) {
+            snprintf(why, why_size, "the vector of chunk %u is zero or not finite",
+                     sl_batch_index(batch, i));
             return -SL_EINVAL;
         }
     }
@@ -114,12 +114,13 @@ static int run_to_end(struct sl_sqlite_stmt *stmt, int64_t *id)
 static int run_chunk(struct sl_sqlite_stmt *stmt, const struct upsert *u, size_t i, int64_t *id)
 {
     const struct sl_batch *batch = u->batch;
+    struct sl_span metadata = sl_batch_metadata(batch, i);
     sl_sqlite_bind_int(stmt, 1, u->scope);
     sl_sqlite_bind_text(stmt, 2, batch->doc_id);
     sl_sqlite_bind_int(stmt, 3, batch->version);
-    sl_sqlite_bind_int(stmt, 4, (int64_t)batch->first + (int64_t)i);
+    sl_sqlite_bind_int(stmt, 4, sl_batch_index(batch, i));
     sl_sqlite_bind_text(stmt, 5, batch->texts[i]);
-    sl_sqlite_bind_text(stmt, 6, batch->metadata.len > 0 ? batch->metadata : SL_SPAN("{}"));
+    sl_sqlite_bind_text(stmt, 6, metadata.len > 0 ? metadata : SL_SPAN("{}"));
     *id = 0;
     return run_to_end(stmt, id);
 }
@@ -246,18 +247,20 @@ int sl_tables_upsert(struct sl_tables *tables, const struct sl_batch *batch, cha
     return rv;
 }
 
-int sl_tables_delete_below(struct sl_tables *tables, const struct sl_batch *document,
-                           int64_t version, char *why, size_t why_size)
+/* which: of the versions. */
+static int delete_versions(struct sl_tables *tables, const struct sl_batch *document,
+                           const char *which, int64_t version, char *why, size_t why_size)
 {
     struct sl_sqlite_stmt *stmt = NULL;
     int64_t scope = 0;
     int rv = tables_find_scope(tables, document->tenant, document->collection, &scope);
     if (rv == 0 && scope != 0) {
-        rv = sl_sqlite_prepare(
-            tables->db,
-            SL_SPAN("DELETE FROM chunks WHERE id IN (SELECT id FROM chunks"
-                    " WHERE scope = ?1 AND doc_id = ?2 AND version < ?3 LIMIT ?4)"),
-            &stmt);
+        char sql[200];
+        snprintf(sql, sizeof(sql),
+                 "DELETE FROM chunks WHERE id IN (SELECT id FROM chunks"
+                 " WHERE scope = ?1 AND doc_id = ?2 AND version %s ?3 LIMIT ?4)",
+                 which);
+        rv = sl_sqlite_prepare(tables->db, sl_span_of(sql), &stmt);
     }
     if (rv == 0 && scope != 0) {
         do {
@@ -273,4 +276,16 @@ int sl_tables_delete_below(struct sl_tables *tables, const struct sl_batch *docu
     sl_sqlite_finalize(stmt);
     leave(tables, rv);
     return rv;
+}
+
+int sl_tables_delete_below(struct sl_tables *tables, const struct sl_batch *document,
+                           int64_t version, char *why, size_t why_size)
+{
+    return delete_versions(tables, document, "<", version, why, why_size);
+}
+
+int sl_tables_delete_version(struct sl_tables *tables, const struct sl_batch *document,
+                             int64_t version, char *why, size_t why_size)
+{
+    return delete_versions(tables, document, "=", version, why, why_size);
 }

@@ -260,6 +260,33 @@ TEST(of_writes_that_wait_together_only_those_at_fault_fail)
     stop();
 }
 
+TEST(a_write_that_is_cancelled_in_its_thread_leaves_those_beside_it)
+{
+    enum { WRITES = 5, CANCELLED = 3 };
+    static const char *const names[WRITES] = {"first", "a", "b", "c", "d"};
+    struct store_end ends[WRITES] = {{.calls = 0}};
+    struct sl_store_call *calls[WRITES];
+    start();
+    write_many("before", 1);
+    struct sl_sqlite *lock = lock_file();
+    int64_t deadline_ms = sl_coord_now_ms(fixture.coord) + 20000;
+    for (size_t i = 0; i < WRITES; i++) {
+        struct sl_batch batch = many(names[i], 3);
+        CHECK(sl_store_upsert(store, &batch, deadline_ms, store_on_done, &ends[i], &calls[i]) == 0);
+    }
+    sl_store_cancel(calls[0]); /* The thread that waited with it takes the others together. */
+    MEANWHILE(fixture.cluster.loop, 100);
+    sl_store_cancel(calls[CANCELLED]);
+    unlock_file(lock);
+    SOON(fixture.cluster.loop, ends[1].calls + ends[2].calls + ends[4].calls == 3);
+    for (size_t i = 0; i < WRITES; i++) {
+        CHECK_INT(ends[i].err, 0);
+    }
+    CHECK_INT(ends[0].calls + ends[CANCELLED].calls, 0);
+    CHECK_INT(count_text("lease", 100), 1 + 3 * 3);
+    stop();
+}
+
 TEST(a_cancelled_call_says_nothing_and_gives_its_permit_back)
 {
     enum { ROUNDS = 20, CALLS = 6 };
@@ -546,6 +573,7 @@ static const struct test_case cases[] = {
     CASE(a_write_that_waits_for_the_lock_ends_at_its_deadline),
     CASE(writes_beyond_a_bounded_number_are_refused),
     CASE(of_writes_that_wait_together_only_those_at_fault_fail),
+    CASE(a_write_that_is_cancelled_in_its_thread_leaves_those_beside_it),
     CASE(a_cancelled_call_says_nothing_and_gives_its_permit_back),
     CASE(a_store_closes_while_cancelled_calls_are_still_in_its_threads),
     CASE(what_is_stopped_leaves_the_tables_as_they_were),

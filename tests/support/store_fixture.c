@@ -177,14 +177,30 @@ struct store_end store_write(struct store_fixture *fixture, struct sl_store *sto
     return end;
 }
 
-struct store_end store_delete_below(struct store_fixture *fixture, struct sl_store *store,
-                                    const struct sl_batch *document, int64_t version)
+typedef int delete_fn(struct sl_store *store, const struct sl_batch *document, int64_t version,
+                      int64_t deadline_ms, sl_store_done_cb *cb, void *ctx,
+                      struct sl_store_call **ret);
+
+static struct store_end delete_as(struct store_fixture *fixture, struct sl_store *store,
+                                  const struct sl_batch *document, int64_t version,
+                                  delete_fn *start)
 {
     struct sl_store_call *call = NULL;
     struct store_end end = {.calls = 0};
     int64_t deadline_ms = sl_coord_now_ms(fixture->coord) + DEADLINE_MS;
-    CHECK(sl_store_delete_below(store, document, version, deadline_ms, store_on_done, &end,
-                                &call) == 0);
+    CHECK(start(store, document, version, deadline_ms, store_on_done, &end, &call) == 0);
     SOON(fixture->cluster.loop, end.calls > 0);
     return end;
+}
+
+struct store_end store_delete_below(struct store_fixture *fixture, struct sl_store *store,
+                                    const struct sl_batch *document, int64_t version)
+{
+    return delete_as(fixture, store, document, version, sl_store_delete_below);
+}
+
+struct store_end store_delete_version(struct store_fixture *fixture, struct sl_store *store,
+                                      const struct sl_batch *document, int64_t version)
+{
+    return delete_as(fixture, store, document, version, sl_store_delete_version);
 }

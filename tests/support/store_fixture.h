@@ -52,6 +52,8 @@ struct store_end store_write(struct store_fixture *fixture, struct sl_store *sto
                              const struct sl_batch *batch);
 struct store_end store_delete_below(struct store_fixture *fixture, struct sl_store *store,
                                     const struct sl_batch *document, int64_t version);
+struct store_end store_delete_version(struct store_fixture *fixture, struct sl_store *store,
+                                      const struct sl_batch *document, int64_t version);
 
 void store_on_hits(void *ctx, int err, struct sl_hit *hits, size_t len, const char *detail);
 void store_on_done(void *ctx, int err, const char *detail);
