@@ -28,11 +28,12 @@ int sl_ingest_begin(const struct sl_ingest_env *env, struct sl_span ingest_id,
                     struct sl_span collection, struct sl_span source, sl_ingest_done_cb *cb,
                     void *ctx) SL_CHECKED;
 /* So many of its documents are on the topic, and no more will come; the run ends when they are
- * counted. */
+ * counted. -SL_ENOENT, also below: the run is not known; Redis lost it, or nothing moved in it for
+ * ttl_ms. */
 int sl_ingest_close(const struct sl_ingest_env *env, struct sl_span ingest_id, uint64_t documents,
                     sl_ingest_done_cb *cb, void *ctx) SL_CHECKED;
-/* A document that never came to the topic (unreadable, too large) counts as failed, once; it is not
- * one of those of sl_ingest_close. */
+/* A document that never came to the topic (unreadable, too large) counts as failed, once for each
+ * doc_id; it is not one of those of sl_ingest_close. -SL_ENOENT. */
 int sl_ingest_refuse(const struct sl_ingest_env *env, struct sl_span ingest_id,
                      struct sl_span doc_id, struct sl_span reason, sl_ingest_done_cb *cb,
                      void *ctx) SL_CHECKED;
@@ -47,6 +48,7 @@ struct sl_ingest_run {
     bool closed;       /* sl_ingest_close was heard. */
     int64_t documents; /* On the topic, as sl_ingest_close said; -1 while it is not closed. */
     uint64_t processed, failed, skipped;
+    uint64_t refused;        /* Of those that failed: never on the topic. */
     uint64_t taken;          /* Of the documents: how many a worker has taken up, ended ones too. */
     uint64_t total_chunks;   /* Of those processed. */
     uint64_t stored_chunks;  /* So far, of all. */
@@ -57,7 +59,7 @@ struct sl_ingest_run {
     size_t failure_count;
 };
 
-/* cb: err 0 and the run, or -SL_ENOENT. known: how many failures the caller has seen. */
+/* cb: err 0 and the run, or -SL_ENOENT (run NULL). known: how many failures the caller has seen. */
 typedef void sl_ingest_run_cb(void *ctx, int err, const struct sl_ingest_run *run);
 int sl_ingest_read(const struct sl_ingest_env *env, struct sl_span ingest_id, size_t known,
                    sl_ingest_run_cb *cb, void *ctx) SL_CHECKED;

@@ -13,6 +13,8 @@ extern const char sl_lua_beat[];       /* The heartbeat, and a look at parked jo
 extern const char sl_lua_look[];       /* What is known of a query. */
 extern const char sl_lua_idempotent[]; /* Who has an idempotency key. */
 
-extern const char sl_lua_ingest_account[]; /* Documents and runs; without the prelude. */
+/* Without the prelude. */
+extern const char sl_lua_ingest_account[]; /* Documents and runs, as workers count them. */
+extern const char sl_lua_ingest_read[];    /* The same, for gateway and command line. */
 
 #endif

@@ -9,12 +9,9 @@
 --          'batch', version, first, chunks, total    these chunks are in the store
 --          'done', version, total        all are, and lower versions are gone
 --          'failed', version, reason     it will not be stored
---          'read', failures known        the account of a run (collection and doc_id do not matter)
 -- Answer   of open, look, batch, done, failed: state, version, accepted. state is open, complete (all
 --          chunks are in, and it was not counted yet), done or failed; accepted the highest version that
 --          was complete, 0 when none is known. Numbers are text: they may pass 2^53.
---          Of read: processed, failed, total_chunks, chunks stored so far, then doc_id and reason in turn
---          of the failures behind those that are known.
 --
 -- Why nothing is counted twice: a message keeps the version that it was given, a version's batches are
 -- fields of one hash, and its ending is set once; the run is counted in the same step.
@@ -55,9 +52,18 @@ local function answer(version)
   return {redis.call('HGET', version_key(version), 'state') or 'open', version, accepted()}
 end
 
+-- A run is counted from its begin (ingest_read.lua) until Redis loses it.
+local is_counted = ingest_id ~= '' and redis.call('HEXISTS', run, 'began') == 1
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return string.format('%d%03d', time[1], math.floor(time[2] / 1000))
+end
+
 local function count(field, by)
-  if ingest_id ~= '' then
+  if is_counted then
     redis.call('HINCRBY', run, field, by)
+    redis.call('HSET', run, 'moved', now_ms())
     keep(run)
   end
 end
@@ -88,8 +94,11 @@ function ops.open(message)
       version = redis.call('HGET', doc, 'version')
     end
     redis.call('HSET', doc, 'version', version)
-    keep(doc)
+    if accepted() == '0' then
+      keep(doc)
+    end
     redis.call('SET', key, version, 'PX', ttl)
+    count('taken', 1)
   end
   return answer(version)
 end
@@ -112,8 +121,9 @@ function ops.batch(version, first, chunks, total)
     return answer(version)
   end
   if is_higher(version, accepted()) then
-    redis.call('HSET', doc, 'accepted', version)
-    keep(doc)
+    redis.call('HSET', doc, 'accepted', version, 'chunks', total, 'stored_ms', now_ms())
+    redis.call('ZADD', prefix .. ':ingest:docs:' .. plain(tenant) .. ':' .. plain(collection), 0, doc_id)
+    redis.call('PERSIST', doc)
   end
   return {'complete', version, accepted()}
 end
@@ -129,25 +139,12 @@ end
 function ops.failed(version, reason)
   if finish(version, 'failed') then
     count('failed', 1)
-    if ingest_id ~= '' and redis.call('LLEN', run .. ':failures') < 2 * FAILURES_MAX then
+    if is_counted and redis.call('LLEN', run .. ':failures') < 2 * FAILURES_MAX then
       redis.call('RPUSH', run .. ':failures', doc_id, reason)
       keep(run .. ':failures')
     end
   end
   return answer(version)
-end
-
-function ops.read(known)
-  local counts = redis.call('HMGET', run, 'processed', 'failed', 'total_chunks', 'stored')
-  local reply = {}
-  for i = 1, 4 do
-    reply[i] = tonumber(counts[i] or 0)
-  end
-  local failures = redis.call('LRANGE', run .. ':failures', 2 * tonumber(known), -1)
-  for i = 1, #failures do
-    reply[4 + i] = failures[i]
-  end
-  return reply
 end
 
 return ops[ARGV[6]](unpack(ARGV, 7))

@@ -1,6 +1,6 @@
 /* The account of documents, on a real Redis: versions, batches, endings, and the run's counts. */
 #include "common/coord.h"
-#include "common/lua_scripts.h"
+#include "common/ingest_account.h"
 #include "tests/support/coord_fixture.h"
 #include "workers/ingest/account.h"
 
@@ -17,16 +17,6 @@ struct question {
 static void on_answer(struct ingest_ask *ask)
 {
     SL_ITEM(ask, struct question, ask)->answers++;
-}
-
-static void start(void)
-{
-    cluster_start(&cluster, TTL_MS);
-    struct sl_coord *coord = cluster_join(&cluster, "a");
-    account = (struct ingest_account){.loop = cluster.loop,
-                                      .redis = sl_coord_redis(coord),
-                                      .prefix = sl_coord_prefix(coord),
-                                      .ttl_ms = KEPT_MS};
 }
 
 static struct question about(const char *doc_id, int64_t version)
@@ -78,42 +68,164 @@ static struct ingest_ask end_failed(const char *doc_id, int64_t version, const c
     return ask(question, INGEST_FAILED);
 }
 
-/* --- the run's account, as the command line reads it --- */
+/* --- the run's account, as others read it --- */
 
-static char told[512];
+static char told[1024];
 
-static void on_read(void *ctx, int err, const struct redisReply *reply)
+static struct sl_ingest_env env(void)
+{
+    return (struct sl_ingest_env){.redis = account.redis,
+                                  .prefix = account.prefix,
+                                  .ttl_ms = KEPT_MS,
+                                  .tenant = SL_SPAN("t:1")};
+}
+
+struct outcome {
+    bool came;
+    int err;
+};
+
+static void on_done(void *ctx, int err)
+{
+    *(struct outcome *)ctx = (struct outcome){true, err};
+}
+
+static int begin(const char *run)
+{
+    struct outcome outcome = {0};
+    const struct sl_ingest_env e = env();
+    CHECK_INT(sl_ingest_begin(&e, sl_span_of(run), SL_SPAN("c"), SL_SPAN("DIR"), on_done, &outcome),
+              0);
+    UNTIL(&cluster, outcome.came);
+    return outcome.err;
+}
+
+static int close_run(const char *run, uint64_t documents)
+{
+    struct outcome outcome = {0};
+    const struct sl_ingest_env e = env();
+    CHECK_INT(sl_ingest_close(&e, sl_span_of(run), documents, on_done, &outcome), 0);
+    UNTIL(&cluster, outcome.came);
+    return outcome.err;
+}
+
+static int refuse(const char *run, const char *doc_id)
+{
+    struct outcome outcome = {0};
+    const struct sl_ingest_env e = env();
+    CHECK_INT(sl_ingest_refuse(&e, sl_span_of(run), sl_span_of(doc_id), SL_SPAN("unreadable"),
+                               on_done, &outcome),
+              0);
+    UNTIL(&cluster, outcome.came);
+    return outcome.err;
+}
+
+static void on_run(void *ctx, int err, const struct sl_ingest_run *run)
+{
+    size_t at = 0;
+    if (err == 0) {
+        at += (size_t)snprintf(told, sizeof(told), "%d %d %d %d %d ", (int)run->processed,
+                               (int)run->failed, (int)run->skipped, (int)run->total_chunks,
+                               (int)run->stored_chunks);
+    }
+    for (size_t i = 0; err == 0 && i < run->failure_count; i++) {
+        at += (size_t)snprintf(told + at, sizeof(told) - at, SL_SPAN_FMT " " SL_SPAN_FMT " ",
+                               SL_SPAN_ARG(run->failures[i].doc_id),
+                               SL_SPAN_ARG(run->failures[i].reason));
+    }
+    *(struct outcome *)ctx = (struct outcome){true, err};
+}
+
+/* "processed failed skipped total_chunks stored [doc_id reason]..." */
+static const char *read_run(size_t known)
+{
+    struct outcome outcome = {0};
+    const struct sl_ingest_env e = env();
+    snprintf(told, sizeof(told), "none");
+    CHECK_INT(sl_ingest_read(&e, SL_SPAN("run"), known, on_run, &outcome), 0);
+    UNTIL(&cluster, outcome.came);
+    CHECK(outcome.err == 0 || outcome.err == -SL_ENOENT);
+    return told;
+}
+
+static void on_json(void *ctx, int err, const struct sl_ingest_run *run)
+{
+    struct sl_buf out;
+    CHECK_INT(err, 0);
+    sl_buf_init(&out, sizeof(told) - 1);
+    sl_ingest_run_json(run, &out);
+    CHECK_INT(sl_buf_error(&out), 0);
+    snprintf(told, sizeof(told), SL_SPAN_FMT, SL_SPAN_ARG(sl_buf_span(&out)));
+    sl_buf_fini(&out);
+    *(struct outcome *)ctx = (struct outcome){true, err};
+}
+
+static const char *run_json(void)
+{
+    struct outcome outcome = {0};
+    const struct sl_ingest_env e = env();
+    CHECK_INT(sl_ingest_read(&e, SL_SPAN("run"), 0, on_json, &outcome), 0);
+    UNTIL(&cluster, outcome.came);
+    return told;
+}
+
+static void on_runs(void *ctx, int err, const struct sl_ingest_run *runs, size_t len)
 {
     size_t at = 0;
     CHECK_INT(err, 0);
-    for (size_t i = 0; i < sl_reply_len(reply); i++) {
-        const struct redisReply *item = sl_reply_at(reply, i);
-        struct sl_span text = sl_reply_span(item);
-        at += (size_t)(sl_reply_type(item) == SL_REPLY_INT
-                           ? snprintf(told + at, sizeof(told) - at, "%lld ", sl_reply_int(item))
-                           : snprintf(told + at, sizeof(told) - at, SL_SPAN_FMT " ",
-                                      SL_SPAN_ARG(text)));
+    told[0] = '\0';
+    for (size_t i = 0; i < len; i++) {
+        at += (size_t)snprintf(told + at, sizeof(told) - at, SL_SPAN_FMT "%s ",
+                               SL_SPAN_ARG(runs[i].ingest_id), runs[i].ended ? "!" : "");
     }
-    *(bool *)ctx = true;
+    *(struct outcome *)ctx = (struct outcome){true, err};
 }
 
-/* "processed failed total_chunks stored [doc_id reason]..." */
-static const char *read_run(const char *known)
+static const char *list_runs(size_t max)
 {
-    static struct sl_redis_script script = {.text = sl_lua_ingest_account};
-    bool done = false;
-    const struct sl_span args[] = {sl_span_of(account.prefix),
-                                   SL_SPAN("1000"),
-                                   SL_SPAN("t:1"),
-                                   SL_SPAN(""),
-                                   SL_SPAN(""),
-                                   SL_SPAN("run"),
-                                   SL_SPAN("read"),
-                                   sl_span_of(known)};
-    told[0] = '\0';
-    CHECK_INT(sl_redis_eval(account.redis, &script, 1, 8, args, on_read, &done), 0);
-    UNTIL(&cluster, done);
+    struct outcome outcome = {0};
+    const struct sl_ingest_env e = env();
+    CHECK_INT(sl_ingest_runs(&e, max, on_runs, &outcome), 0);
+    UNTIL(&cluster, outcome.came);
     return told;
+}
+
+static void on_documents(void *ctx, int err, const struct sl_ingest_document *documents, size_t len,
+                         bool more)
+{
+    size_t at = 0;
+    CHECK_INT(err, 0);
+    told[0] = '\0';
+    for (size_t i = 0; i < len; i++) {
+        CHECK(documents[i].version > 0 && documents[i].stored_ms > 0);
+        at += (size_t)snprintf(told + at, sizeof(told) - at, SL_SPAN_FMT ":%d%s ",
+                               SL_SPAN_ARG(documents[i].doc_id), (int)documents[i].chunks,
+                               documents[i].changing ? "~" : "");
+    }
+    snprintf(told + at, sizeof(told) - at, "%s", more ? "..." : "");
+    *(struct outcome *)ctx = (struct outcome){true, err};
+}
+
+static const char *list_documents(const char *after, size_t max)
+{
+    struct outcome outcome = {0};
+    const struct sl_ingest_env e = env();
+    CHECK_INT(sl_ingest_documents(&e, SL_SPAN("c"), sl_span_of(after), max, on_documents, &outcome),
+              0);
+    UNTIL(&cluster, outcome.came);
+    return told;
+}
+
+/* A cluster of one, and a run that has begun. */
+static void start(void)
+{
+    cluster_start(&cluster, TTL_MS);
+    struct sl_coord *coord = cluster_join(&cluster, "a");
+    account = (struct ingest_account){.loop = cluster.loop,
+                                      .redis = sl_coord_redis(coord),
+                                      .prefix = sl_coord_prefix(coord),
+                                      .ttl_ms = KEPT_MS};
+    CHECK_INT(begin("run"), 0);
 }
 
 TEST(a_message_keeps_its_version_and_a_new_one_is_higher)
@@ -137,18 +249,18 @@ TEST(a_document_is_complete_once_however_often_its_batches_come)
     int64_t version = open_version("a", "m1");
     CHECK_INT(note("a", version, 0, 32, 40).state, INGEST_STATE_OPEN);
     CHECK_INT(note("a", version, 0, 32, 40).state, INGEST_STATE_OPEN);
-    CHECK_STR(read_run("0"), "0 0 0 32 ");
+    CHECK_STR(read_run(0), "0 0 0 0 32 ");
     struct ingest_ask last = note("a", version, 32, 8, 40);
     CHECK_INT(last.state, INGEST_STATE_COMPLETE);
     CHECK_INT(last.accepted, version);
     CHECK_INT(note("a", version, 32, 8, 40).state, INGEST_STATE_COMPLETE); /* Not counted yet. */
-    CHECK_STR(read_run("0"), "0 0 0 40 ");
+    CHECK_STR(read_run(0), "0 0 0 0 40 ");
     CHECK_INT(end_done("a", version, 40).state, INGEST_STATE_DONE);
     CHECK_INT(end_done("a", version, 40).state, INGEST_STATE_DONE);
     CHECK_INT(note("a", version, 0, 32, 40).state, INGEST_STATE_DONE);
     CHECK_INT(end_failed("a", version, "late").state, INGEST_STATE_DONE);
     CHECK_INT(ask(about("a", version), INGEST_LOOK).state, INGEST_STATE_DONE);
-    CHECK_STR(read_run("0"), "1 0 40 40 ");
+    CHECK_STR(read_run(0), "1 0 0 40 40 ");
     cluster_stop(&cluster);
 }
 
@@ -163,9 +275,9 @@ TEST(a_failure_is_counted_once_and_ends_the_version)
     CHECK_INT(end_done("a", version, 3).state, INGEST_STATE_FAILED);
     int64_t other = open_version("b", "m2");
     end_failed("b", other, "bad");
-    CHECK_STR(read_run("0"), "0 2 0 1 a too long b bad ");
-    CHECK_STR(read_run("1"), "0 2 0 1 b bad ");
-    CHECK_STR(read_run("2"), "0 2 0 1 ");
+    CHECK_STR(read_run(0), "0 2 0 0 1 a too long b bad ");
+    CHECK_STR(read_run(1), "0 2 0 0 1 b bad ");
+    CHECK_STR(read_run(2), "0 2 0 0 1 ");
     cluster_stop(&cluster);
 }
 
@@ -196,11 +308,13 @@ TEST(tenants_and_runs_are_apart_and_everything_ends)
     alone.ask.ingest_id = SL_SPAN("");
     alone.ask.reason = SL_SPAN("x");
     CHECK_INT(ask(alone, INGEST_FAILED).state, INGEST_STATE_FAILED);
-    CHECK_STR(read_run("0"), "0 0 0 1 ");
-    static const char keys_with_ttl[] =
+    CHECK_STR(read_run(0), "0 0 0 0 1 ");
+    /* All but the documents and the list of runs. */
+    static const char keys_without_ttl[] =
         "EVAL \"local n=0 for _,k in ipairs(redis.call('KEYS','*:ingest:*')) do "
-        "if redis.call('PTTL',k)>0 then n=n+1 else n=n+1000 end end return n\" 0";
-    CHECK_STR(cluster_say(&cluster, "%s", keys_with_ttl), "5");
+        "if redis.call('PTTL',k)<0 and not (string.find(k,':ingest:docs?:') or "
+        "string.find(k,':ingest:runs:')) then n=n+1 end end return n\" 0";
+    CHECK_STR(cluster_say(&cluster, "%s", keys_without_ttl), "0");
     cluster_stop(&cluster);
 }
 
@@ -237,6 +351,66 @@ TEST(a_cancelled_question_is_not_answered)
     cluster_stop(&cluster);
 }
 
+TEST(only_a_run_that_was_begun_is_counted)
+{
+    start();
+    struct question other = about("a", 0);
+    other.ask.ingest_id = SL_SPAN("other");
+    other.ask.message = SL_SPAN("m1");
+    other.ask.reason = SL_SPAN("bad");
+    CHECK_INT(ask(other, INGEST_OPEN).state, INGEST_STATE_OPEN);
+    CHECK_INT(close_run("other", 1), -SL_ENOENT);
+    CHECK_INT(refuse("other", "x"), -SL_ENOENT);
+    CHECK_STR(list_runs(10), "run ");
+    cluster_say(&cluster, "DEL %s:ingest:run:t%%3A1:run", account.prefix); /* Redis lost it. */
+    CHECK_STR(read_run(0), "none");
+    CHECK_STR(list_runs(10), "");
+    cluster_stop(&cluster);
+}
+
+TEST(a_run_ends_when_all_its_documents_are_counted)
+{
+    start();
+    CHECK_INT(begin("run"), 0);
+    CHECK_INT(refuse("run", "x"), 0);
+    CHECK_INT(refuse("run", "x"), 0);
+    int64_t version = open_version("a", "m1");
+    note("a", version, 0, 1, 1);
+    CHECK_STR(run_json(),
+              "{\"ingest_id\":\"run\",\"state\":\"running\",\"processed\":0,\"failed\":1,"
+              "\"skipped\":0,\"total_chunks\":0,\"failures\":[{\"doc_id\":\"x\",\"reason\":"
+              "\"unreadable\"}],\"documents\":null,\"stored_chunks\":1,\"source\":\"DIR\","
+              "\"waiting_for\":\"not all documents are sent; 1 documents are being worked on\"}");
+    CHECK_INT(close_run("run", 2), 0);
+    end_done("a", version, 1);
+    CHECK(strstr(run_json(), "\"waiting_for\":\"1 of 2 documents are not taken up\"") != NULL);
+    CHECK_STR(list_runs(10), "run ");
+    end_failed("b", open_version("b", "m2"), "bad");
+    CHECK(strstr(run_json(), "\"state\":\"done\"") != NULL);
+    CHECK(strstr(run_json(), "\"waiting_for\":null") != NULL);
+    begin("later:1");
+    CHECK_STR(list_runs(10), "later:1 run! ");
+    CHECK_STR(list_runs(1), "later:1 ");
+    cluster_stop(&cluster);
+}
+
+TEST(documents_are_listed_in_byte_order)
+{
+    start();
+    CHECK_STR(list_documents("", 10), "");
+    static const char *const ids[] = {"b", "a:c", "\xc3\xa4", "B"};
+    for (size_t i = 0; i < 4; i++) {
+        int64_t version = open_version(ids[i], ids[i]);
+        note(ids[i], version, 0, 3, 3);
+        end_done(ids[i], version, 3);
+    }
+    open_version("never", "m1"); /* Cannot be found yet. */
+    CHECK_STR(list_documents("", 10), "B:3 a:c:3 b:3 \xc3\xa4:3 ");
+    CHECK_STR(list_documents("", 2), "B:3 a:c:3 ...");
+    CHECK_STR(list_documents("a:c", 2), "b:3 \xc3\xa4:3 ");
+    cluster_stop(&cluster);
+}
+
 static const struct test_case cases[] = {
     {"a_message_keeps_its_version_and_a_new_one_is_higher",
      a_message_keeps_its_version_and_a_new_one_is_higher},
@@ -247,6 +421,10 @@ static const struct test_case cases[] = {
     {"an_old_version_learns_of_a_newer_one", an_old_version_learns_of_a_newer_one},
     {"tenants_and_runs_are_apart_and_everything_ends",
      tenants_and_runs_are_apart_and_everything_ends},
+    {"only_a_run_that_was_begun_is_counted", only_a_run_that_was_begun_is_counted},
+    {"a_run_ends_when_all_its_documents_are_counted",
+     a_run_ends_when_all_its_documents_are_counted},
+    {"documents_are_listed_in_byte_order", documents_are_listed_in_byte_order},
     {"a_redis_that_was_away_is_asked_again", a_redis_that_was_away_is_asked_again},
     {"a_cancelled_question_is_not_answered", a_cancelled_question_is_not_answered},
     {NULL, NULL},

@@ -20,7 +20,7 @@ LAYERS = {
     0: """arena backoff buf chunk clock codec decimal error fts_query fusion json list log map message metrics
           option_value options sse window""",  # No input or output.
     1: """http_client http_curl http_server http_text kafka loop lua_scripts redis sqlite tcp trim""",
-    2: """admin attach bundle claim coord ending intake job permit process settle stage store upstream
+    2: """admin attach bundle claim coord ending ingest_account intake job permit process settle stage store upstream
           worker""",
 }
 
@@ -39,7 +39,7 @@ LIBRARIES = {
 MAX_FILE, MAX_HEADER, MAX_FUNCTION = 800, 160, 70
 MAX_INNER_HEADER = 200  # Of tests, and *_internal.h: between the files of one module.
 LARGER = {
-    "common/message.h": 200,  # The wire's records, annotated field by field.
+    "common/message.h": 220,  # The wire's records, annotated field by field.
     "common/coord_internal.h": 240,  # One process among the others: shared by nine files.
     "common/kafka.h": 180,  # One library's producer, consumer, reader and administration.
 }

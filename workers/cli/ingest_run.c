@@ -13,9 +13,8 @@
 
 #include "common/clock.h"
 #include "common/codec.h"
+#include "common/ingest_account.h"
 #include "common/kafka.h"
-#include "common/lua_scripts.h"
-#include "common/redis.h"
 #include "workers/cli/cli.h"
 #include "workers/cli/terminal.h"
 
@@ -35,8 +34,6 @@ enum {
     TOPIC_MS = 10000,
     NAME_BYTES = 256,
 };
-
-static struct sl_redis_script script = {.text = sl_lua_ingest_account};
 
 struct state;
 
@@ -64,8 +61,10 @@ struct state {
     size_t in_flight, in_flight_bytes;
     bool blocked;  /* The producer's queue is full. */
     bool asking;   /* The account's reply is due. */
+    bool begun;    /* The run is known in Redis: documents that name it are counted. */
+    bool closed;   /* Or Redis has been told how many they are. */
     uint64_t sent; /* Acknowledged. */
-    uint64_t counted_failed, chunks, own_failed;
+    uint64_t counted_failed, skipped, chunks, own_failed;
     size_t known; /* Failures that the account told. */
     uint64_t began_ms, moved_ms;
     bool over, interrupted;
@@ -130,7 +129,7 @@ static void check_over(struct state *state)
     struct cli_ingest_run *run = state->run;
     run->failed = state->own_failed + state->counted_failed;
     if (!state->over && state->next == run->files->len && state->in_flight == 0 &&
-        run->processed + state->counted_failed >= state->sent) {
+        run->processed + state->counted_failed + state->skipped >= state->sent) {
         end(state);
     }
 }
@@ -240,9 +239,9 @@ static void pump(struct state *state)
 {
     size_t files = 0;
     state->blocked = false;
-    while (!state->over && !state->blocked && state->next < state->run->files->len &&
-           files < FILES_A_TURN && state->in_flight < IN_FLIGHT_MAX &&
-           state->in_flight_bytes < IN_FLIGHT_BYTES) {
+    while (state->begun && !state->over && !state->blocked &&
+           state->next < state->run->files->len && files < FILES_A_TURN &&
+           state->in_flight < IN_FLIGHT_MAX && state->in_flight_bytes < IN_FLIGHT_BYTES) {
         state->blocked = send_file(state, state->next) == -SL_EAGAIN;
         if (!state->blocked) {
             state->next++;
@@ -267,29 +266,25 @@ static void on_fatal(void *ctx, const char *why)
 
 /* --- the account --- */
 
-static void take_account(struct state *state, const struct redisReply *reply)
+static void take_account(struct state *state, const struct sl_ingest_run *account)
 {
-    enum { COUNTS = 4 };
-    uint64_t counts[COUNTS], before = state->run->processed + state->counted_failed + state->chunks;
-    for (size_t i = 0; i < COUNTS; i++) {
-        long long count = sl_reply_int(sl_reply_at(reply, i));
-        counts[i] = count > 0 ? (uint64_t)count : 0;
-    }
-    state->run->processed = counts[0];
-    state->counted_failed = counts[1];
-    state->run->total_chunks = counts[2];
-    state->chunks = counts[3];
-    if (counts[0] + counts[1] + counts[3] != before) {
+    uint64_t before = state->run->processed + state->counted_failed + state->skipped;
+    uint64_t after = account->processed + account->failed + account->skipped;
+    if (after != before || account->stored_chunks != state->chunks) {
         state->moved_ms = sl_clock_now_ms();
     }
-    for (size_t i = COUNTS; i + 1 < sl_reply_len(reply); i += 2) {
-        add_failure(state, sl_reply_span(sl_reply_at(reply, i)),
-                    sl_reply_span(sl_reply_at(reply, i + 1)));
+    state->run->processed = account->processed;
+    state->counted_failed = account->failed;
+    state->skipped = account->skipped;
+    state->run->total_chunks = account->total_chunks;
+    state->chunks = account->stored_chunks;
+    for (size_t i = 0; i < account->failure_count; i++) {
+        add_failure(state, account->failures[i].doc_id, account->failures[i].reason);
         state->known++;
     }
 }
 
-static void on_account(void *ctx, int err, const struct redisReply *reply)
+static void on_account(void *ctx, int err, const struct sl_ingest_run *account)
 {
     struct state *state = ctx;
     state->asking = false;
@@ -297,34 +292,63 @@ static void on_account(void *ctx, int err, const struct redisReply *reply)
         return;
     }
     if (err == 0) {
-        take_account(state, reply);
+        take_account(state, account);
         check_over(state);
+    } else if (err == -SL_ENOENT) {
+        give_up(state, "Redis has lost the account of this run: ingest again");
     } else {
         snprintf(state->redis_why, sizeof(state->redis_why), "%s", sl_error_text(err));
     }
 }
 
+static void on_begun(void *ctx, int err)
+{
+    struct state *state = ctx;
+    state->asking = false;
+    if (!state->over && err == 0) {
+        state->begun = true;
+        pump(state);
+    } else {
+        snprintf(state->redis_why, sizeof(state->redis_why), "%s", sl_error_text(err));
+    }
+}
+
+static void on_closed(void *ctx, int err)
+{
+    struct state *state = ctx;
+    state->asking = false;
+    state->closed = err == 0;
+}
+
+/* The run begins, is closed when all is sent, and is looked at in between. */
 static void ask_account(struct state *state)
 {
-    char ttl[24], known[24];
-    snprintf(ttl, sizeof(ttl), "%lld", cli_options.result_ttl_ms);
-    snprintf(known, sizeof(known), "%zu", state->known);
-    const struct sl_span args[] = {sl_span_of(cli_options.topic_prefix),
-                                   sl_span_of(ttl),
-                                   SL_SPAN("default"),
-                                   SL_SPAN(""),
-                                   SL_SPAN(""),
-                                   sl_span_of(state->ingest_id),
-                                   SL_SPAN("read"),
-                                   sl_span_of(known)};
-    state->asking = sl_redis_eval(state->redis, &script, 1, sizeof(args) / sizeof(args[0]), args,
-                                  on_account, state) == 0;
+    const struct cli_ingest_run *run = state->run;
+    const struct sl_ingest_env env = {.redis = state->redis,
+                                      .prefix = cli_options.topic_prefix,
+                                      .ttl_ms = (uint64_t)cli_options.result_ttl_ms,
+                                      .tenant = SL_SPAN("default")};
+    struct sl_span id = sl_span_of(state->ingest_id);
+    int rv;
+    if (!state->begun) {
+        const char *collection = run->collection != NULL ? run->collection : "default";
+        rv = sl_ingest_begin(&env, id, sl_span_of(collection), sl_span_of(run->root), on_begun,
+                             state);
+    } else if (!state->closed && state->next == run->files->len && state->in_flight == 0) {
+        rv = sl_ingest_close(&env, id, state->sent, on_closed, state);
+    } else {
+        rv = sl_ingest_read(&env, id, state->known, on_account, state);
+    }
+    state->asking = rv == 0;
 }
 
 static void on_link(void *ctx, const char *run_id, const char *why)
 {
     struct state *state = ctx;
     snprintf(state->redis_why, sizeof(state->redis_why), "%s", run_id != NULL ? "" : why);
+    if (run_id != NULL && !state->begun && !state->asking) {
+        ask_account(state);
+    }
 }
 
 /* --- time --- */
@@ -332,7 +356,7 @@ static void on_link(void *ctx, const char *run_id, const char *why)
 static void draw(struct state *state)
 {
     const struct cli_progress progress = {
-        .done = state->run->processed,
+        .done = state->run->processed + state->skipped,
         .failed = state->own_failed + state->counted_failed,
         .total = state->run->files->len,
         .chunks = state->chunks,
@@ -344,7 +368,7 @@ static void draw(struct state *state)
 static void on_standstill(struct state *state)
 {
     uint64_t seconds = state->run->timeout_ms / 1000;
-    uint64_t counted = state->run->processed + state->counted_failed;
+    uint64_t counted = state->run->processed + state->counted_failed + state->skipped;
     if (state->in_flight > 0) {
         give_up(state,
                 "for %" PRIu64 " s Kafka has not acknowledged %zu documents at %s "
