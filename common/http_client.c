@@ -303,6 +303,11 @@ void sl_http_pause(struct sl_http_call *call, bool paused)
     }
 }
 
+void sl_http_relax(struct sl_http_call *call)
+{
+    sl_curl_relax(&call->transfer);
+}
+
 size_t sl_http_client_in_flight(const struct sl_http_client *client)
 {
     return client->in_flight;

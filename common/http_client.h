@@ -78,6 +78,10 @@ void sl_http_cancel(struct sl_http_call *call);
 /* Stops and resumes reading the body (back-pressure); the idle time-out rests meanwhile. No on_data
  * comes while paused, but on_end may. Legal at any moment before on_end, inside callbacks too. */
 void sl_http_pause(struct sl_http_call *call, bool paused);
+/* From now on its bytes may come some milliseconds late, together with those of other such calls
+ * (relaxed.h says when): many streams of small pieces cost far fewer wake-ups. Inside on_data.
+ * Nothing over HTTP/2. */
+void sl_http_relax(struct sl_http_call *call);
 size_t sl_http_client_in_flight(const struct sl_http_client *client);
 
 #endif

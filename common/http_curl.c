@@ -36,6 +36,7 @@
 #include "common/http_curl.h"
 
 #include "common/http_text.h"
+#include "common/relaxed.h"
 
 #include <assert.h>
 #include <curl/curl.h>
@@ -60,6 +61,7 @@ struct sl_curl {
     struct sl_list starting, running, ending;
     struct sl_list resuming;
     struct sl_list sockets;
+    struct sl_relaxed *relaxed;
 };
 
 struct sock {
@@ -67,6 +69,10 @@ struct sock {
     struct sl_curl *curl;
     struct sl_poll *poll;
     curl_socket_t fd;
+    int events;                        /* Those that curl waits for. */
+    struct sl_curl_transfer *transfer; /* The last that curl named; NULL: it is through. */
+    bool relaxed;                      /* That may be read late. */
+    struct sl_relaxed_entry entry;
 };
 
 static void on_task(struct sl_task *task);
@@ -82,12 +88,23 @@ static void set_state(struct sl_curl_transfer *transfer, enum sl_curl_state stat
     transfer->state = state;
 }
 
+/* The connection may serve another one next. */
+static void leave_sock(struct sl_curl_transfer *transfer)
+{
+    if (transfer->sock != NULL) {
+        transfer->sock->transfer = NULL;
+        transfer->sock->relaxed = false;
+        transfer->sock = NULL;
+    }
+}
+
 static void finish(struct sl_curl_transfer *transfer, int err)
 {
     struct sl_curl *curl = transfer->curl;
     assert(!curl->in_curl);
     sl_list_remove(&transfer->node);
     sl_list_remove(&transfer->resume);
+    leave_sock(transfer);
     if (transfer->added) {
         curl->in_curl = true;
         CURLMcode rv = curl_multi_remove_handle(curl->multi, transfer->easy);
@@ -264,6 +281,7 @@ static void settle(struct sl_curl *curl)
 
 static int on_curl_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *socket_ctx);
 static int on_curl_timer(CURLM *multi, long delay_ms, void *ctx);
+static void drive(struct sl_curl *curl, curl_socket_t fd, int ready);
 
 static CURLM *make_multi(struct sl_curl *curl)
 {
@@ -289,9 +307,34 @@ static CURLM *make_multi(struct sl_curl *curl)
     return multi;
 }
 
+static void on_relaxed_ready(struct sl_relaxed_entry *entry)
+{
+    const struct sock *sock = SL_ITEM(entry, struct sock, entry);
+    drive(sock->curl, sock->fd, CURL_CSELECT_IN);
+}
+
+/* Has the socket looked at now and then, if it is only read, or watched. */
+static int sock_watch(struct sock *sock)
+{
+    struct sl_relaxed *relaxed = sock->curl->relaxed;
+    bool late = sock->relaxed && sock->events == SL_READABLE;
+    if (late && sock->entry.added) {
+        return 0;
+    }
+    sl_relaxed_remove(relaxed, &sock->entry);
+    if (late && sl_relaxed_add(relaxed, &sock->entry) == 0) {
+        return sl_poll_set(sock->poll, 0);
+    }
+    return sl_poll_set(sock->poll, sock->events);
+}
+
 static void sock_destroy(struct sock *sock)
 {
     if (sock != NULL) {
+        if (sock->transfer != NULL) {
+            leave_sock(sock->transfer);
+        }
+        sl_relaxed_remove(sock->curl->relaxed, &sock->entry);
         sl_list_remove(&sock->node);
         sl_poll_destroy(sock->poll);
         free(sock);
@@ -379,6 +422,7 @@ static int sock_create(struct sl_curl *curl, curl_socket_t fd, struct sock **ret
     }
     sock->curl = curl;
     sock->fd = fd;
+    sock->entry = (struct sl_relaxed_entry){.fd = fd, .on_ready = on_relaxed_ready};
     sl_list_push(&curl->sockets, &sock->node);
     int rv = sl_poll_create(curl->loop, fd, on_socket_ready, sock, &sock->poll);
     if (rv == 0 && curl_multi_assign(curl->multi, fd, sock) != CURLM_OK) {
@@ -392,10 +436,27 @@ static int sock_create(struct sl_curl *curl, curl_socket_t fd, struct sock **ret
     return 0;
 }
 
+static void take_sock(struct sock *sock, struct sl_curl_transfer *transfer)
+{
+    if (sock->transfer != transfer && sock->transfer != NULL) {
+        leave_sock(sock->transfer);
+    }
+    sock->transfer = transfer;
+    if (transfer != NULL) {
+        if (transfer->sock != NULL && transfer->sock != sock) { /* Of another address. */
+            leave_sock(transfer);
+        }
+        transfer->sock = sock;
+    }
+}
+
 static int on_curl_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *socket_ctx)
 {
     struct sock *sock = socket_ctx;
     struct sl_curl_transfer *transfer = NULL;
+    if (curl_easy_getinfo(easy, CURLINFO_PRIVATE, &transfer) != CURLE_OK) {
+        transfer = NULL; /* As of a handle of curl's own. */
+    }
     if (what == CURL_POLL_REMOVE) {
         sock_destroy(sock);
         return 0;
@@ -404,11 +465,12 @@ static int on_curl_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, voi
                  ((what & CURL_POLL_OUT) != 0 ? SL_WRITABLE : 0);
     int rv = sock == NULL ? sock_create(ctx, fd, &sock) : 0;
     if (rv == 0) {
-        rv = sl_poll_set(sock->poll, events);
+        take_sock(sock, transfer);
+        sock->events = events;
+        rv = sock_watch(sock);
     }
-    if (rv != 0 && curl_easy_getinfo(easy, CURLINFO_PRIVATE, &transfer) == CURLE_OK &&
-        transfer != NULL) {
-        doom(transfer, rv == -SL_ENOMEM ? rv : -SL_ECONN); /* NULL: a handle of curl's own. */
+    if (rv != 0 && transfer != NULL) {
+        doom(transfer, rv == -SL_ENOMEM ? rv : -SL_ECONN);
     }
     return 0;
 }
@@ -599,6 +661,15 @@ void sl_curl_resume(struct sl_curl_transfer *transfer)
     }
 }
 
+void sl_curl_relax(struct sl_curl_transfer *transfer)
+{
+    /* Of a connection with HTTP/2 other transfers may wait, too. */
+    if (transfer->sock != NULL && !transfer->curl->config.http2) {
+        transfer->sock->relaxed = true;
+        (void)sock_watch(transfer->sock);
+    }
+}
+
 void sl_curl_close(struct sl_curl_transfer *transfer)
 {
     curl_easy_cleanup(transfer->easy);
@@ -653,7 +724,8 @@ int sl_curl_create(struct sl_loop *loop, const struct sl_http_client_config *con
     sl_list_init(&curl->sockets);
     curl->ca_file = config->ca_file != NULL ? strdup(config->ca_file) : NULL;
     curl->multi = make_multi(curl);
-    if (curl->multi == NULL || (config->ca_file != NULL && curl->ca_file == NULL)) {
+    int rv = sl_relaxed_create(loop, &curl->relaxed);
+    if (rv != 0 || curl->multi == NULL || (config->ca_file != NULL && curl->ca_file == NULL)) {
         sl_curl_destroy(curl);
         return -SL_ENOMEM;
     }
@@ -673,6 +745,7 @@ void sl_curl_destroy(struct sl_curl *curl)
         finish(transfer, transfer->err);
     }
     drop_multi(curl);
+    sl_relaxed_destroy(curl->relaxed);
     sl_task_cancel(&curl->task);
     free(curl->ca_file);
     free(curl);

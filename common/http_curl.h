@@ -9,6 +9,7 @@
 
 struct sl_curl;
 struct sl_curl_transfer;
+struct sock;
 struct curl_slist;
 
 /* Of a transfer, in this order. All but on_end come from inside curl: they may call anything here
@@ -33,6 +34,7 @@ struct sl_curl_transfer {
     struct sl_list node; /* In the list of its state. */
     struct sl_list resume;
     enum sl_curl_state state;
+    struct sock *sock; /* http_curl.c's: of its connection; NULL: there is none. */
     void *easy;
     struct curl_slist *headers;
     bool added;     /* To curl's multi handle. */
@@ -56,6 +58,8 @@ void sl_curl_start(struct sl_curl_transfer *transfer);
 /* on_end comes inside, or soon when this is called inside an event of any transfer. */
 void sl_curl_abort(struct sl_curl_transfer *transfer, int err);
 void sl_curl_resume(struct sl_curl_transfer *transfer);
+void sl_curl_relax(
+    struct sl_curl_transfer *transfer); /* While its body comes; see sl_http_relax. */
 void sl_curl_close(struct sl_curl_transfer *transfer);
 
 struct sl_curl_info {

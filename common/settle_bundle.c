@@ -30,7 +30,7 @@
 /* BUNDLE_MAX: one event of the largest size that jobs make, and its id; it fits into the topic's 24
  * MiB. */
 enum {
-    GATHER_MS = 10,
+    GATHER_MS = 8,
     BUNDLES_IN_FLIGHT = 4,
     BUNDLE_FULL = 128 << 10,
     BUNDLE_MAX = (23 << 20) + 1024,

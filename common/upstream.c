@@ -454,6 +454,9 @@ int sl_upstream_start(struct sl_upstream *upstream, const struct sl_upstream_req
 void sl_upstream_commit(struct sl_upstream_call *call)
 {
     call->committed = true;
+    if (call->http != NULL) {
+        sl_http_relax(call->http);
+    }
 }
 
 void sl_upstream_pause(struct sl_upstream_call *call, bool paused)

@@ -65,7 +65,8 @@ struct sl_upstream_request {
 /* Callbacks come later, never inside. -SL_ENOMEM: none comes. */
 int sl_upstream_start(struct sl_upstream *upstream, const struct sl_upstream_request *request,
                       struct sl_upstream_call **ret) SL_CHECKED;
-/* From now on nothing is retried: something of the answer has been passed on. */
+/* From now on nothing is retried, since something of the answer has been passed on, and what comes
+ * may come together with that of other calls (sl_http_relax). Inside on_data. */
 void sl_upstream_commit(struct sl_upstream_call *call);
 void sl_upstream_pause(struct sl_upstream_call *call, bool paused); /* Back-pressure. */
 /* Ends it at once, closes the connection, gives back the permit; no callback comes. */

@@ -316,6 +316,71 @@ TEST(a_hundred_streams_at_once_and_their_connections_reused)
     down();
 }
 
+static void relax_call(struct result *r)
+{
+    sl_http_relax(r->call);
+}
+
+/* Read late, in any order with pauses, by a connection that serves others before and after. */
+TEST(relaxed_streams_bring_all_their_pieces)
+{
+    struct result *r = calloc(MANY, sizeof(*r));
+    CHECK(r != NULL);
+    up(serve_pieces);
+    for (int round = 1; round <= 2; round++) {
+        memset(r, 0, MANY * sizeof(*r));
+        atomic_store(&may_send, 0);
+        for (int i = 0; i < MANY; i++) {
+            r[i].in_data = i % 2 == 0 ? relax_call : NULL;
+            stream(&r[i]);
+        }
+        RUN_UNTIL(http_script_requests(script) == MANY * round);
+        atomic_store(&may_send, 1);
+        for (int i = 0; i < MANY; i++) {
+            RUN_UNTIL(r[i].pieces == 1);
+        }
+        sl_http_pause(r[0].call, true);
+        atomic_store(&may_send, 3);
+        for (int i = 1; i < MANY; i++) {
+            RUN_UNTIL(strncmp(r[i].body, "p1p2p3", 6) == 0);
+        }
+        CHECK_STR(r[0].body, "p1");
+        sl_http_pause(r[0].call, false);
+        RUN_UNTIL(strcmp(r[0].body, "p1p2p3") == 0);
+        atomic_store(&may_send, 5);
+        for (int i = 0; i < MANY; i++) {
+            RUN_UNTIL(r[i].ended);
+            CHECK_INT(r[i].err, 0);
+            CHECK_STR(r[i].body, "p1p2p3p4p5");
+        }
+    }
+    CHECK_INT(http_script_accepted(script), MANY);
+    down();
+    free(r);
+}
+
+TEST(a_relaxed_stream_that_is_cancelled_is_gone)
+{
+    struct result r[4] = {{0}};
+    up(serve_pieces);
+    atomic_store(&may_send, 1);
+    for (int i = 0; i < 4; i++) {
+        r[i].in_data = relax_call;
+        stream(&r[i]);
+    }
+    for (int i = 0; i < 4; i++) {
+        RUN_UNTIL(r[i].pieces == 1);
+    }
+    cancel(&r[1]);
+    r[2].in_data = cancel;
+    atomic_store(&may_send, 5);
+    RUN_UNTIL(r[0].ended && r[3].ended && r[2].call == NULL);
+    CHECK_INT(r[0].err, 0);
+    CHECK_STR(r[3].body, "p1p2p3p4p5");
+    CHECK_INT(r[1].ended + r[2].ended, 0);
+    down();
+}
+
 static void pause_and_resume(struct result *r)
 {
     sl_http_pause(r->call, true);
@@ -383,6 +448,8 @@ int main(int argc, char **argv)
         {"pieces_come_as_they_are_sent", pieces_come_as_they_are_sent},
         {"a_hundred_streams_at_once_and_their_connections_reused",
          a_hundred_streams_at_once_and_their_connections_reused},
+        {"relaxed_streams_bring_all_their_pieces", relaxed_streams_bring_all_their_pieces},
+        {"a_relaxed_stream_that_is_cancelled_is_gone", a_relaxed_stream_that_is_cancelled_is_gone},
         {"a_paused_call_gets_no_bytes_and_does_not_time_out",
          a_paused_call_gets_no_bytes_and_does_not_time_out},
         {"a_call_paused_in_its_head_waits", a_call_paused_in_its_head_waits},

@@ -103,6 +103,11 @@ void sl_http_pause(struct sl_http_call *call, bool paused)
     call->paused = paused;
 }
 
+void sl_http_relax(struct sl_http_call *call)
+{
+    (void)call;
+}
+
 struct sl_http_call *fake_http_call(void)
 {
     return client_now->open_count > 0 ? client_now->open[client_now->chosen] : NULL;
