@@ -24,6 +24,8 @@ struct sl_store_env { /* Copied; what it points to is borrowed while the store i
     const char *sqlite_vec_path; /* SLUICE_SQLITE_VEC */
     long long dim;               /* SLUICE_EMBED_DIMENSIONS: of the model's vectors; 0: not told. A
                                   * store that holds others is refused by open. */
+    const char *analyzer;        /* SLUICE_OPENSEARCH_ANALYZER, of an index that is made; NULL: the
+                                  * default. */
     bool write;                  /* Upserts will come: what is missing of the index is made. */
     long long timeout_ms;        /* Of one call at most, the wait for its permit not counted. */
 };

@@ -1,306 +1,199 @@
 /*
- * Searches in stores over HTTP. A search is one call to an upstream (upstream.c has the permit, the
- * time-outs, the retry), whose JSON answer is read into the caller's arena.
+ * Stores over HTTP: opening one, and searches in it. A search is one call to an upstream
+ * (upstream.c has the permit, the time-outs, the retry), whose JSON answer is read into the
+ * caller's arena (store_http_hits.c). Writes are in store_http_write.c, what is known of the index
+ * and how it is made in store_http_shape.c.
  *
- * The index may be somebody else's, with a mapping that was never meant for exact matches: a field
- * that is split into words matches "acme" where it says "acme corp". So each hit is checked here
- * once more against the scope and the filter, as text, and left out when it does not fit.
- *
- * What can go wrong: what upstream.h names; an answer that is not what the API promises
- * (-SL_EPROTO, with what is missing). Of a hit only its score and text are required: chunk_index
- * counts as 0, a missing doc_id is the record's id, chunk_id is made of both, as it is everywhere.
+ * What can go wrong with a search: what upstream.h names, and an answer that cannot be used. An
+ * index that is not there yet has no hits. One that refuses a vector is asked what it holds, so
+ * that another embedding model is told as what it is.
  */
-#include "common/store_http.h"
+#include "common/store_http_internal.h"
 
 #include "common/coord.h"
+#include "common/log.h"
 
 #include <assert.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { BODY_MAX = 4 << 20, ANSWER_MAX = 32 << 20, ATTEMPTS = 2, DETAIL_MAX = 200 };
+enum { BODY_MAX = 4 << 20, ATTEMPTS = 2, NAME_MAX_BYTES = 255 };
 
-struct sl_http_store {
-    struct sl_store store;
-    const struct sl_http_store_kind *kind;
-    struct sl_upstream_config config;
-    struct sl_upstream *upstream;
-    char *base, *path;
-    size_t calls;
-};
-
-struct call {
-    struct sl_store_call base;
-    struct sl_upstream_call *upstream;
-    struct sl_store_scope scope; /* Copied to the arena of the search, like the hits. */
-    uint32_t top_k;
-    struct sl_arena *arena;
+struct search_call {
+    struct http_store_call base;
+    struct sl_store_search search; /* Its scope in the arena; without vector, text and permit. */
+    bool by_vector;
     sl_store_hits_cb *cb;
     void *ctx;
+    int err; /* Of a search that was refused, while the index is looked at. */
+    char detail[HTTP_STORE_DETAIL];
 };
 
-static struct sl_http_store *store_of(const struct call *call)
+/* --- what the files share --- */
+
+void http_store_path(const struct sl_http_store *store, const char *path, char ret[HTTP_STORE_PATH])
 {
-    return (struct sl_http_store *)call->base.store;
+    const char *gap = strstr(path, "%s");
+    assert(gap != NULL);
+    snprintf(ret, HTTP_STORE_PATH, "%.*s%s%s", (int)(gap - path), path, store->name, gap + 2);
 }
 
-/* --- reading an answer --- */
-
-/* A value as filters see it: text, number or boolean as text; false for anything else. The text is
- * in scratch or the document. */
-static bool value_text(const struct sl_json *value, struct sl_buf *scratch, struct sl_span *ret)
+int http_store_send(struct http_store_call *call, const struct http_store_send *send)
 {
-    enum sl_json_type type = sl_json_type(value);
-    if (type == SL_JSON_STRING) {
-        *ret = sl_json_string(value);
-        return true;
-    }
-    if (type != SL_JSON_INT && type != SL_JSON_NUMBER && type != SL_JSON_BOOL) {
-        return false;
-    }
-    sl_buf_clear(scratch);
-    sl_json_dump(value, scratch);
-    *ret = sl_buf_span(scratch);
-    return true;
+    struct sl_http_store *store = http_store_of(call);
+    char path[HTTP_STORE_PATH];
+    http_store_path(store, send->path, path);
+    const struct sl_upstream_request request = {
+        .method = send->method,
+        .path = path,
+        .body = send->body,
+        .max_response = HTTP_STORE_ANSWER_MAX,
+        .bulk = send->bulk,
+        .deadline_ms = send->deadline_ms,
+        .permit = send->permit,
+        .callbacks = send->callbacks,
+        .ctx = call,
+    };
+    return sl_upstream_start(store->upstream, &request, &call->upstream);
 }
 
-static bool equals(const struct sl_json *value, struct sl_span wanted)
+int http_store_parse(struct sl_span body, struct sl_json_doc **ret, char *why, size_t why_size)
 {
-    struct sl_buf scratch;
-    struct sl_span text;
-    sl_buf_init(&scratch, 64);
-    bool equal = value != NULL && value_text(value, &scratch, &text) && sl_span_equal(text, wanted);
-    sl_buf_fini(&scratch);
-    return equal;
+    int rv = sl_json_parse(body, ret, why, why_size);
+    return rv == -SL_EBADMSG ? -SL_EPROTO : rv;
 }
 
-static const struct sl_json *find(const struct sl_json *object, struct sl_span key)
-{
-    size_t at = 0;
-    struct sl_span name;
-    const struct sl_json *value;
-    if (object == NULL || sl_json_type(object) != SL_JSON_OBJECT) {
-        return NULL;
-    }
-    while (sl_json_each(object, &at, &name, &value)) {
-        if (sl_span_equal(name, key)) {
-            return value;
-        }
-    }
-    return NULL;
-}
-
-/* A record without the field is of the scope "default". */
-static bool in_scope(const struct sl_json *field, struct sl_span wanted)
-{
-    bool missing = field == NULL || sl_json_type(field) == SL_JSON_NULL;
-    return missing ? sl_span_is(wanted, "default") : equals(field, wanted);
-}
-
-static bool fits(const struct sl_store_scope *scope, const struct sl_json *fields)
-{
-    const struct sl_json *metadata = sl_json_get(fields, "metadata");
-    bool fit = in_scope(sl_json_get(fields, "tenant"), scope->tenant) &&
-               in_scope(sl_json_get(fields, "collection"), scope->collection);
-    for (size_t i = 0; fit && i < scope->filter_len; i++) {
-        fit = equals(find(metadata, scope->filter[i].key), scope->filter[i].value);
-    }
-    return fit;
-}
-
-static int64_t whole_number(const struct sl_json *value)
-{
-    return value != NULL && sl_json_type(value) == SL_JSON_INT ? sl_json_int(value) : 0;
-}
-
-/* A copy in the arena of a text field, or of a number as text; no data when it is neither. */
-static struct sl_span copy_text(struct sl_arena *arena, const struct sl_json *value)
-{
-    struct sl_buf scratch;
-    struct sl_span text;
-    struct sl_span copy = {NULL, 0};
-    sl_buf_init(&scratch, 64);
-    if (value != NULL && value_text(value, &scratch, &text)) {
-        copy = sl_arena_copy(arena, text);
-    }
-    sl_buf_fini(&scratch);
-    return copy;
-}
-
-static struct sl_span copy_metadata(struct sl_arena *arena, const struct sl_json *metadata)
-{
-    struct sl_buf text;
-    struct sl_span copy = SL_SPAN("");
-    sl_buf_init(&text, ANSWER_MAX);
-    if (metadata != NULL && sl_json_type(metadata) == SL_JSON_OBJECT) {
-        sl_json_dump(metadata, &text);
-        copy = sl_buf_error(&text) == 0 ? sl_arena_copy(arena, sl_buf_span(&text))
-                                        : (struct sl_span){NULL, 0};
-    }
-    sl_buf_fini(&text);
-    return copy;
-}
-
-static int fill_hit(struct sl_arena *arena, const struct sl_json *fields, const struct sl_json *id,
-                    struct sl_hit *hit)
-{
-    const struct sl_json *doc_id = sl_json_get(fields, "doc_id");
-    const struct sl_json *chunk_id = sl_json_get(fields, "chunk_id");
-    hit->chunk_index = whole_number(sl_json_get(fields, "chunk_index"));
-    hit->version = whole_number(sl_json_get(fields, "version"));
-    hit->text = copy_text(arena, sl_json_get(fields, "text"));
-    hit->metadata = copy_metadata(arena, sl_json_get(fields, "metadata"));
-    hit->doc_id = copy_text(arena, doc_id != NULL ? doc_id : id);
-    if (hit->doc_id.data == NULL || hit->text.data == NULL || hit->metadata.data == NULL) {
-        return -SL_ENOMEM;
-    }
-    if (chunk_id != NULL && sl_json_type(chunk_id) == SL_JSON_STRING) {
-        hit->chunk_id = copy_text(arena, chunk_id);
-    } else {
-        hit->chunk_id = sl_span_of(sl_arena_printf(
-            arena, SL_SPAN_FMT "_%lld", SL_SPAN_ARG(hit->doc_id), (long long)hit->chunk_index));
-    }
-    return hit->chunk_id.data != NULL ? 0 : -SL_ENOMEM;
-}
-
-static bool is_number(const struct sl_json *value)
-{
-    return value != NULL &&
-           (sl_json_type(value) == SL_JSON_INT || sl_json_type(value) == SL_JSON_NUMBER);
-}
-
-static bool is_text(const struct sl_json *value)
-{
-    return value != NULL && sl_json_type(value) == SL_JSON_STRING;
-}
-
-/* One record of the answer; *len grows unless it does not fit. */
-static int read_hit(const struct call *call, const struct sl_json *record, struct sl_hit *hits,
-                    size_t *len, char *why, size_t why_size)
-{
-    const struct sl_http_store_kind *kind = store_of(call)->kind;
-    const struct sl_json *fields = sl_json_get(record, kind->fields);
-    const struct sl_json *id = sl_json_get(record, kind->id);
-    const struct sl_json *score = sl_json_get(record, kind->score);
-    if (!is_number(score) || !is_text(sl_json_get(fields, "text")) ||
-        (!is_text(id) && !is_number(id))) {
-        snprintf(why, why_size, "a hit without %s, %s or a text in %s.text", kind->id, kind->score,
-                 kind->fields);
-        return -SL_EPROTO;
-    }
-    if (!fits(&call->scope, fields)) {
-        return 0;
-    }
-    int rv = fill_hit(call->arena, fields, id, &hits[*len]);
-    hits[*len].score = sl_json_number(score);
-    *len += rv == 0;
-    return rv;
-}
-
-static int read_hits(const struct call *call, const struct sl_json *answer, struct sl_hit **ret,
-                     size_t *len, char *why, size_t why_size)
-{
-    const struct sl_json *records = store_of(call)->kind->find_hits(answer, why, why_size);
-    const struct sl_json *record;
-    size_t at = 0;
-    if (records == NULL) {
-        return -SL_EPROTO;
-    }
-    assert(sl_json_type(records) == SL_JSON_ARRAY);
-    struct sl_hit *hits = sl_arena_alloc(call->arena, (sl_json_len(records) + 1) * sizeof(*hits));
-    int rv = hits != NULL ? 0 : -SL_ENOMEM;
-    while (rv == 0 && *len < call->top_k && sl_json_each(records, &at, NULL, &record)) {
-        rv = read_hit(call, record, hits, len, why, why_size);
-    }
-    *ret = hits;
-    return rv;
-}
-
-static int read_answer(const struct call *call, struct sl_span body, struct sl_hit **hits,
-                       size_t *len, char *why, size_t why_size)
+bool http_store_is_missing(const struct sl_http_store *store, int err, int status,
+                           struct sl_span body)
 {
     struct sl_json_doc *doc = NULL;
-    int rv = sl_json_parse(body, &doc, why, why_size);
-    if (rv == -SL_EBADMSG) {
-        return -SL_EPROTO;
+    if (err != -SL_EREJECTED || status != 404 || sl_json_parse(body, &doc, NULL, 0) != 0) {
+        return false;
     }
-    if (rv == 0) {
-        rv = read_hits(call, sl_json_root(doc), hits, len, why, why_size);
-        sl_json_free(doc);
-    }
-    return rv;
+    bool missing = store->kind->is_missing(sl_json_root(doc));
+    sl_json_free(doc);
+    return missing;
 }
 
-/* --- the call --- */
+/* --- the end of a search --- */
 
-static void destroy(struct call *call)
+static void destroy(struct search_call *call)
 {
-    store_of(call)->calls--;
+    http_store_of(&call->base)->calls--;
     free(call);
+}
+
+static void end(struct search_call *call, int err, struct sl_hit *hits, size_t len,
+                const char *detail)
+{
+    call->cb(call->ctx, err, err == 0 ? hits : NULL, err == 0 ? len : 0, err == 0 ? "" : detail);
+    destroy(call);
+}
+
+static void end_without_index(struct search_call *call)
+{
+    struct sl_http_store *store = http_store_of(&call->base);
+    if (!store->told_missing) {
+        sl_log(SL_LOG_WARN, "nothing is found before something is stored",
+               SL_STR("missing", store->kind->noun), SL_STR("name", store->name));
+        store->told_missing = true;
+    }
+    end(call, 0, NULL, 0, "");
+}
+
+static void end_with_answer(struct search_call *call, struct sl_span body)
+{
+    struct sl_hit *hits = NULL;
+    size_t len = 0;
+    char why[HTTP_STORE_DETAIL - 40] = "";
+    char text[HTTP_STORE_DETAIL] = "";
+    int err = http_hits_read(http_store_of(&call->base)->kind, &call->search, body, &hits, &len,
+                             why, sizeof(why));
+    if (err != 0) {
+        snprintf(text, sizeof(text), "the answer cannot be used: %s",
+                 why[0] != '\0' ? why : sl_error_text(err));
+    }
+    end(call, err, hits, len, text);
+}
+
+/* --- why a vector was refused --- */
+
+static void on_looked(void *ctx, int err, int status, struct sl_span body, const char *detail,
+                      uint32_t attempts)
+{
+    struct search_call *call = ctx;
+    struct sl_http_store *store = http_store_of(&call->base);
+    const struct sl_http_step look = {.path = store->kind->look_path};
+    char why[HTTP_STORE_DETAIL] = "";
+    (void)attempts;
+    err = http_shape_take(store, &look, err, status, body, detail, why, sizeof(why));
+    if (err != 0 || !store->shape.exists) {
+        end(call, call->err, NULL, 0, call->detail);
+    } else if (store->shape.dim == 0 && store->shape.unfit[0] == '\0' &&
+               store->shape.missing == 0) {
+        end(call, 0, NULL, 0, ""); /* Of our making, and no vector came yet. */
+    } else if (store->shape.dim != 0 &&
+               http_shape_check_dim(&store->shape, call->search.dim, why, sizeof(why)) != 0) {
+        end(call, -SL_EINVAL, NULL, 0, why);
+    } else {
+        end(call, call->err, NULL, 0, call->detail);
+    }
+}
+
+static const struct sl_upstream_callbacks look_callbacks = {.on_end = on_looked};
+
+static void look(struct search_call *call, int err, const char *detail)
+{
+    struct sl_http_store *store = http_store_of(&call->base);
+    const struct http_store_send request = {.method = "GET",
+                                            .path = store->kind->look_path,
+                                            .deadline_ms = call->search.deadline_ms,
+                                            .callbacks = &look_callbacks};
+    call->err = err;
+    snprintf(call->detail, sizeof(call->detail), "%s", detail);
+    store->shape.known = false;
+    if (http_store_send(&call->base, &request) != 0) {
+        end(call, call->err, NULL, 0, call->detail);
+    }
 }
 
 static void on_end(void *ctx, int err, int status, struct sl_span body, const char *detail,
                    uint32_t attempts)
 {
-    struct call *call = ctx;
-    struct sl_hit *hits = NULL;
-    size_t len = 0;
-    char why[DETAIL_MAX] = "";
-    char text[DETAIL_MAX + 64];
-    (void)status;
+    struct search_call *call = ctx;
     (void)attempts;
+    call->base.upstream = NULL;
     if (err == 0) {
-        err = read_answer(call, body, &hits, &len, why, sizeof(why));
-        if (err != 0) {
-            snprintf(text, sizeof(text), "the answer cannot be used: %s",
-                     why[0] != '\0' ? why : sl_error_text(err));
-            detail = text;
-        }
+        end_with_answer(call, body);
+    } else if (http_store_is_missing(http_store_of(&call->base), err, status, body)) {
+        end_without_index(call);
+    } else if (err == -SL_EREJECTED && status == 400 && call->by_vector) {
+        look(call, err, detail);
+    } else {
+        end(call, err, NULL, 0, detail);
     }
-    call->cb(call->ctx, err, err == 0 ? hits : NULL, err == 0 ? len : 0, err == 0 ? "" : detail);
-    destroy(call);
 }
 
 static const struct sl_upstream_callbacks callbacks = {.on_end = on_end};
 
-static bool copy_span(struct sl_arena *arena, struct sl_span *span)
-{
-    *span = sl_arena_copy(arena, *span);
-    return span->data != NULL;
-}
+/* --- the start of a search --- */
 
-static bool copy_scope(struct sl_arena *arena, struct sl_store_scope *scope)
+static int start_call(struct search_call *call, const struct sl_store_search *search)
 {
-    struct sl_pair *filter = sl_arena_alloc(arena, (scope->filter_len + 1) * sizeof(*filter));
-    bool whole = filter != NULL;
-    for (size_t i = 0; whole && i < scope->filter_len; i++) {
-        filter[i] = scope->filter[i];
-        whole = copy_span(arena, &filter[i].key) && copy_span(arena, &filter[i].value);
-    }
-    scope->filter = filter;
-    return whole && copy_span(arena, &scope->tenant) && copy_span(arena, &scope->collection);
-}
-
-static int start_call(struct call *call, const struct sl_store_search *search)
-{
-    struct sl_http_store *store = store_of(call);
+    struct sl_http_store *store = http_store_of(&call->base);
     struct sl_buf body;
     struct sl_json_writer w = {.out = &body};
     sl_buf_init(&body, BODY_MAX);
     store->kind->write_body(&w, search);
-    const struct sl_upstream_request request = {
-        .method = "POST",
-        .path = store->path,
-        .body = sl_buf_span(&body),
-        .max_response = ANSWER_MAX,
-        .deadline_ms = search->deadline_ms,
-        .permit = search->permit,
-        .callbacks = &callbacks,
-        .ctx = call,
-    };
+    const struct http_store_send request = {.method = "POST",
+                                            .path = store->kind->path,
+                                            .body = sl_buf_span(&body),
+                                            .permit = search->permit,
+                                            .deadline_ms = search->deadline_ms,
+                                            .callbacks = &callbacks};
     int rv = sl_buf_error(&body);
-    rv = rv != 0 ? rv : sl_upstream_start(store->upstream, &request, &call->upstream);
+    rv = rv != 0 ? rv : http_store_send(&call->base, &request);
     sl_buf_fini(&body);
     return rv;
 }
@@ -315,6 +208,13 @@ static bool is_finite(const struct sl_store_search *search)
     return true;
 }
 
+static void cancel_search(struct http_store_call *base)
+{
+    struct search_call *call = (struct search_call *)base;
+    sl_upstream_cancel(base->upstream);
+    destroy(call);
+}
+
 int sl_http_store_search(struct sl_store *base, const struct sl_store_search *search,
                          sl_store_hits_cb *cb, void *ctx, struct sl_store_call **ret)
 {
@@ -322,40 +222,36 @@ int sl_http_store_search(struct sl_store *base, const struct sl_store_search *se
     if (search->vector != NULL ? !is_finite(search) : !store->kind->keyword) {
         return -SL_EINVAL;
     }
-    struct call *call = calloc(1, sizeof(*call));
+    struct search_call *call = calloc(1, sizeof(*call));
     if (call == NULL) {
         return -SL_ENOMEM;
     }
-    *call = (struct call){.base.store = base,
-                          .scope = search->scope,
-                          .top_k = search->top_k,
-                          .arena = search->arena,
-                          .cb = cb,
-                          .ctx = ctx};
-    int rv = copy_scope(search->arena, &call->scope) ? start_call(call, search) : -SL_ENOMEM;
+    *call = (struct search_call){
+        .base = {.base.store = base, .cancel = cancel_search},
+        .search = {.scope = search->scope,
+                   .dim = search->dim,
+                   .top_k = search->top_k,
+                   .deadline_ms = search->deadline_ms,
+                   .arena = search->arena},
+        .by_vector = search->vector != NULL,
+        .cb = cb,
+        .ctx = ctx,
+    };
+    int rv = http_hits_copy_scope(search->arena, &call->search.scope) ? start_call(call, search)
+                                                                      : -SL_ENOMEM;
     if (rv != 0) {
         free(call);
         return rv;
     }
     store->calls++;
-    *ret = &call->base;
+    *ret = &call->base.base;
     return 0;
 }
 
 void sl_http_store_cancel(struct sl_store_call *base)
 {
-    struct call *call = (struct call *)base;
-    sl_upstream_cancel(call->upstream);
-    destroy(call);
-}
-
-void sl_http_store_put_vector(struct sl_json_writer *w, const struct sl_store_search *search)
-{
-    sl_json_begin_array(w);
-    for (size_t i = 0; i < search->dim; i++) {
-        sl_json_put_float(w, search->vector[i]);
-    }
-    sl_json_end_array(w);
+    struct http_store_call *call = (struct http_store_call *)base;
+    call->cancel(call);
 }
 
 /* --- opening and closing --- */
@@ -366,42 +262,34 @@ void sl_http_store_close(struct sl_store *base)
     assert(store->calls == 0);
     sl_upstream_destroy(store->upstream);
     free(store->base);
-    free(store->path);
+    free(store->name);
     free(store);
 }
 
 /* "qdrant+http://host:6333/name" into "http://host:6333" and "name". */
-static int split_url(const char *url, char **ret_base, const char **ret_name)
+static int split_url(const char *url, char **ret_base, char **ret_name)
 {
     const char *base = strchr(url, '+') + 1;
     const char *host = strstr(base, "://") + 3;
     const char *slash = strrchr(host, '/');
     const char *const name_bytes = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
                                    "._-*,";
-    if (slash == NULL || slash == host || slash[1] == '\0' ||
+    if (slash == NULL || slash == host || slash[1] == '\0' || strlen(slash + 1) > NAME_MAX_BYTES ||
         slash[1 + strspn(slash + 1, name_bytes)] != '\0') {
         return -SL_EINVAL;
     }
     *ret_base = strndup(base, (size_t)(slash - base));
-    *ret_name = slash + 1;
-    return *ret_base != NULL ? 0 : -SL_ENOMEM;
+    *ret_name = strdup(slash + 1);
+    return *ret_base != NULL && *ret_name != NULL ? 0 : -SL_ENOMEM;
 }
 
-static int fill_store(struct sl_http_store *store, const char *url, const struct sl_store_env *env)
+static int fill_store(struct sl_http_store *store, const char *url)
 {
-    const char *name = NULL;
-    int rv = split_url(url, &store->base, &name);
+    const struct sl_store_env *env = &store->env;
+    int rv = split_url(url, &store->base, &store->name);
     if (rv != 0) {
         return rv;
     }
-    size_t size = strlen(store->kind->path) + strlen(name) + 1;
-    store->path = malloc(size);
-    if (store->path == NULL) {
-        return -SL_ENOMEM;
-    }
-    const char *gap = strstr(store->kind->path, "%s");
-    snprintf(store->path, size, "%.*s%s%s", (int)(gap - store->kind->path), store->kind->path, name,
-             gap + 2);
     store->config = (struct sl_upstream_config){
         .url = store->base,
         .model = "",
@@ -434,12 +322,17 @@ int sl_http_store_open(const struct sl_http_store_kind *kind, const char *url,
     }
     store->store.backend = kind->backend;
     store->kind = kind;
-    int rv = fill_store(store, url, env);
+    store->env = *env;
+    int rv = fill_store(store, url);
     if (rv != 0) {
         snprintf(why, why_size, "%s",
                  rv == -SL_EINVAL ? "host, port and a name belong here, as in "
                                     "opensearch+http://127.0.0.1:9200/chunks"
                                   : sl_error_text(rv));
+    } else if (env->write || env->dim > 0) {
+        rv = http_shape_open(store, why, why_size);
+    }
+    if (rv != 0) {
         sl_http_store_close(&store->store);
         return rv;
     }

@@ -1,7 +1,8 @@
 /*
  * opensearch+http://host:port/INDEX: both searches in an OpenSearch index, through
- * `POST /INDEX/_search`. Search only. The vectors are the field `embedding` (knn_vector; with the
- * lucene engine the filter applies while searching), the words the field `text`.
+ * `POST /INDEX/_search`. The vectors are the field `embedding` (knn_vector; with the lucene engine
+ * the filter applies while searching), the words the field `text`. How it is made and written is in
+ * store_opensearch_write.c.
  *
  * Text fields may be mapped as keyword, or as text with a keyword below it, which is what
  * OpenSearch does by itself: an equality asks for either. What a mapping as text lets through
@@ -11,7 +12,7 @@
  * A question is cut to TEXT_MAX bytes, so that it never has more words than OpenSearch allows in
  * one query (1024).
  */
-#include "common/store_http.h"
+#include "common/store_opensearch_write.h"
 
 #include <stdio.h>
 
@@ -118,7 +119,7 @@ static void put_knn(struct sl_json_writer *w, const struct sl_store_search *sear
     sl_json_key(w, "embedding");
     sl_json_begin_object(w);
     sl_json_key(w, "vector");
-    sl_http_store_put_vector(w, search);
+    sl_http_store_put_vector(w, search->vector, search->dim);
     sl_json_key(w, "k");
     sl_json_put_int(w, search->top_k);
     sl_json_key(w, "filter");
@@ -200,6 +201,7 @@ static const struct sl_json *find_hits(const struct sl_json *answer, char *why, 
 
 static const struct sl_http_store_kind kind = {
     .backend = &sl_store_opensearch,
+    .noun = "index",
     .path = "/%s/_search",
     .keyword = true,
     .write_body = write_body,
@@ -207,6 +209,18 @@ static const struct sl_http_store_kind kind = {
     .fields = "_source",
     .id = "_id",
     .score = "_score",
+    .is_missing = opensearch_is_missing,
+    .look_path = "/%s/_mapping",
+    .read_shape = opensearch_read_shape,
+    .make = opensearch_make,
+    .upsert_method = "POST",
+    .upsert_path = OPENSEARCH_UPSERT_PATH,
+    .write_upsert = opensearch_write_upsert,
+    .read_upsert = opensearch_read_upsert,
+    .refresh_path = "/%s/_refresh",
+    .delete_path = OPENSEARCH_DELETE_PATH,
+    .write_delete = opensearch_write_delete,
+    .read_delete = opensearch_read_delete,
 };
 
 static int open_opensearch(const char *url, const struct sl_store_env *env, struct sl_store **ret,
@@ -220,5 +234,8 @@ const struct sl_store_backend sl_store_opensearch = {
     .open = open_opensearch,
     .close = sl_http_store_close,
     .search = sl_http_store_search,
+    .upsert = sl_http_store_upsert,
+    .delete_below = sl_http_store_delete_below,
+    .delete_version = sl_http_store_delete_version,
     .cancel = sl_http_store_cancel,
 };

@@ -1,12 +1,13 @@
 /*
  * qdrant+http://host:port/COLLECTION: vector search in a Qdrant collection with one unnamed vector,
- * through `POST /collections/COLLECTION/points/query`. Search only.
+ * through `POST /collections/COLLECTION/points/query`. How it is made and written is in
+ * store_qdrant_write.c.
  *
  * Tenant, collection and metadata filters are conditions that Qdrant applies inside the index. The
  * scope "default" also takes records that lack the field. A filter value is text here, while the
  * record may hold a number or a boolean, which Qdrant tells apart: both are asked for.
  */
-#include "common/store_http.h"
+#include "common/store_qdrant_write.h"
 
 #include <stdio.h>
 
@@ -121,7 +122,7 @@ static void write_body(struct sl_json_writer *w, const struct sl_store_search *s
 {
     sl_json_begin_object(w);
     sl_json_key(w, "query");
-    sl_http_store_put_vector(w, search);
+    sl_http_store_put_vector(w, search->vector, search->dim);
     sl_json_key(w, "limit");
     sl_json_put_int(w, search->top_k);
     sl_json_key(w, "with_payload");
@@ -152,12 +153,24 @@ static const struct sl_json *find_hits(const struct sl_json *answer, char *why, 
 
 static const struct sl_http_store_kind kind = {
     .backend = &sl_store_qdrant,
+    .noun = "collection",
     .path = "/collections/%s/points/query",
     .write_body = write_body,
     .find_hits = find_hits,
     .fields = "payload",
     .id = "id",
     .score = "score",
+    .is_missing = qdrant_is_missing,
+    .look_path = "/collections/%s",
+    .read_shape = qdrant_read_shape,
+    .make = qdrant_make,
+    .upsert_method = "PUT",
+    .upsert_path = "/collections/%s/points?wait=true",
+    .write_upsert = qdrant_write_upsert,
+    .read_upsert = qdrant_read_upsert,
+    .delete_path = "/collections/%s/points/delete?wait=true",
+    .write_delete = qdrant_write_delete,
+    .read_delete = qdrant_read_delete,
 };
 
 static int open_qdrant(const char *url, const struct sl_store_env *env, struct sl_store **ret,
@@ -171,5 +184,8 @@ const struct sl_store_backend sl_store_qdrant = {
     .open = open_qdrant,
     .close = sl_http_store_close,
     .search = sl_http_store_search,
+    .upsert = sl_http_store_upsert,
+    .delete_below = sl_http_store_delete_below,
+    .delete_version = sl_http_store_delete_version,
     .cancel = sl_http_store_cancel,
 };

@@ -1,0 +1,481 @@
+/*
+ * Writes to a store over HTTP.
+ *
+ * An upsert: the batch is copied, its body written on the thread pool (256 chunks of 1536 numbers
+ * take tens of milliseconds to print), the index looked at and made where it is not known to be
+ * there (store_http_shape.c), the body sent. A deletion: the index looked at; where the server
+ * deletes only what its searches see, a refresh; the deletion itself, again when something changed
+ * under it. An index that is not there has nothing to delete.
+ *
+ * Each request has a permit of its own, as bulk work, and gives it back when it ends: a write that
+ * waits holds none. What can go wrong: what upstream.h names; chunks that the server refuses
+ * (-SL_EREJECTED) or has no room for now (-SL_ERATE); an index that cannot hold them or a vector
+ * that nothing can be measured against (-SL_EINVAL); an index that vanished meanwhile
+ * (-SL_EUPSTREAM: the next try makes it again).
+ *
+ * The pool's thread works on the call's copy and cannot be stopped: a call that is cancelled
+ * meanwhile is only left behind, and goes when the thread is done with it.
+ */
+#include "common/store_http_internal.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { BATCH_MAX = 128 << 20, BODY_MAX = 96 << 20, CALLS_MAX = 64, DELETIONS = 5 };
+
+struct write_call {
+    struct http_store_call base;
+    const struct sl_http_store_kind *kind; /* The thread does not look at the store. */
+    bool upsert;
+    struct sl_timer
+        timer; /* Of a deletion: what fails at once must not be told inside its start. */
+    struct sl_arena arena; /* Of the batch. */
+    struct sl_batch batch;
+    enum sl_http_deletion deletion;
+    int64_t version, deadline_ms;
+    sl_store_done_cb *cb;
+    void *ctx;
+    bool on_pool, cancelled;
+    int body_err;
+    struct sl_buf body;       /* Of an upsert. */
+    struct sl_http_step step; /* The one that is out, of the shape's. */
+    unsigned steps, tries;
+    bool looked; /* Because this batch has another length. */
+    char detail[HTTP_STORE_DETAIL];
+};
+
+static void prepare(struct write_call *call);
+
+/* --- the end --- */
+
+static void destroy(struct write_call *call)
+{
+    sl_arena_fini(&call->arena);
+    sl_buf_fini(&call->body);
+    sl_buf_fini(&call->step.body);
+    free(call);
+}
+
+static void leave(struct write_call *call)
+{
+    http_store_of(&call->base)->calls--;
+    http_store_of(&call->base)->writes--;
+}
+
+static void end(struct write_call *call, int err, const char *detail)
+{
+    leave(call);
+    call->cb(call->ctx, err, err == 0 ? "" : detail[0] != '\0' ? detail : sl_error_text(err));
+    destroy(call);
+}
+
+static void cancel_write(struct http_store_call *base)
+{
+    struct write_call *call = (struct write_call *)base;
+    leave(call);
+    if (call->on_pool) {
+        call->cancelled = true;
+        return;
+    }
+    sl_timer_stop(http_store_of(base)->env.loop, &call->timer);
+    if (base->upstream != NULL) {
+        sl_upstream_cancel(base->upstream);
+    }
+    destroy(call);
+}
+
+static void send(struct write_call *call, const char *method, const char *path, struct sl_span body,
+                 const struct sl_upstream_callbacks *callbacks)
+{
+    const struct http_store_send request = {.method = method,
+                                            .path = path,
+                                            .body = body,
+                                            .bulk = true,
+                                            .deadline_ms = call->deadline_ms,
+                                            .callbacks = callbacks};
+    int rv = http_store_send(&call->base, &request);
+    if (rv != 0) {
+        end(call, rv, "");
+    }
+}
+
+/* What the server said about the index is not true any more. */
+static bool has_vanished(struct write_call *call, int err, int status, struct sl_span body)
+{
+    struct sl_http_store *store = http_store_of(&call->base);
+    if (!http_store_is_missing(store, err, status, body)) {
+        return false;
+    }
+    store->shape.known = false;
+    return true;
+}
+
+/* Of an answer of 2xx, by the backend's reader. */
+static int read_answer(struct write_call *call, struct sl_span body)
+{
+    const struct sl_http_store_kind *kind = call->kind;
+    struct sl_json_doc *doc = NULL;
+    char *why = call->detail;
+    int rv = http_store_parse(body, &doc, why, sizeof(call->detail));
+    if (rv == 0) {
+        const struct sl_json *root = sl_json_root(doc);
+        rv = call->upsert ? kind->read_upsert(root, call->batch.len, why, sizeof(call->detail))
+                          : kind->read_delete(root, why, sizeof(call->detail));
+        sl_json_free(doc);
+    }
+    return rv;
+}
+
+/* --- deleting --- */
+
+static void refresh(struct write_call *call);
+
+static void on_deleted(void *ctx, int err, int status, struct sl_span body, const char *detail,
+                       uint32_t attempts)
+{
+    struct write_call *call = ctx;
+    (void)attempts;
+    call->base.upstream = NULL;
+    if (has_vanished(call, err, status, body)) {
+        end(call, 0, "");
+        return;
+    }
+    if (err != 0) {
+        end(call, err, detail);
+        return;
+    }
+    int rv = read_answer(call, body);
+    if (rv == -SL_EAGAIN && ++call->tries < DELETIONS) {
+        refresh(call);
+    } else {
+        end(call, rv, call->detail);
+    }
+}
+
+static const struct sl_upstream_callbacks delete_callbacks = {.on_end = on_deleted};
+
+static void delete_chunks(struct write_call *call)
+{
+    const struct sl_http_store_kind *kind = call->kind;
+    struct sl_json_writer w = {.out = &call->body};
+    sl_buf_clear(&call->body);
+    kind->write_delete(&w, &call->batch, call->version, call->deletion);
+    int rv = sl_buf_error(&call->body);
+    if (rv != 0) {
+        end(call, rv, "");
+    } else {
+        send(call, "POST", kind->delete_path, sl_buf_span(&call->body), &delete_callbacks);
+    }
+}
+
+static void on_refreshed(void *ctx, int err, int status, struct sl_span body, const char *detail,
+                         uint32_t attempts)
+{
+    struct write_call *call = ctx;
+    (void)attempts;
+    call->base.upstream = NULL;
+    if (has_vanished(call, err, status, body)) {
+        end(call, 0, "");
+    } else if (err != 0) {
+        end(call, err, detail);
+    } else {
+        delete_chunks(call);
+    }
+}
+
+static const struct sl_upstream_callbacks refresh_callbacks = {.on_end = on_refreshed};
+
+static void refresh(struct write_call *call)
+{
+    const char *path = call->kind->refresh_path;
+    if (path == NULL) {
+        delete_chunks(call);
+    } else {
+        send(call, "POST", path, SL_SPAN(""), &refresh_callbacks);
+    }
+}
+
+/* --- upserting --- */
+
+static void on_upserted(void *ctx, int err, int status, struct sl_span body, const char *detail,
+                        uint32_t attempts)
+{
+    struct write_call *call = ctx;
+    (void)attempts;
+    call->base.upstream = NULL;
+    if (has_vanished(call, err, status, body)) {
+        end(call, -SL_EUPSTREAM, detail);
+    } else if (err != 0) {
+        end(call, err, detail);
+    } else {
+        err = read_answer(call, body);
+        if (err == -SL_EUPSTREAM) {
+            http_store_of(&call->base)->shape.known = false; /* It may have vanished. */
+        }
+        end(call, err, call->detail);
+    }
+}
+
+static const struct sl_upstream_callbacks upsert_callbacks = {.on_end = on_upserted};
+
+static void go_on(struct write_call *call)
+{
+    const struct sl_http_store *store = http_store_of(&call->base);
+    if (call->upsert) {
+        send(call, call->kind->upsert_method, call->kind->upsert_path, sl_buf_span(&call->body),
+             &upsert_callbacks);
+    } else if (!store->shape.exists) {
+        end(call, 0, "");
+    } else {
+        refresh(call);
+    }
+}
+
+/* --- the index --- */
+
+static void on_prepared(void *ctx, int err, int status, struct sl_span body, const char *detail,
+                        uint32_t attempts)
+{
+    struct write_call *call = ctx;
+    (void)attempts;
+    call->base.upstream = NULL;
+    err = http_shape_take(http_store_of(&call->base), &call->step, err, status, body, detail,
+                          call->detail, sizeof(call->detail));
+    sl_buf_fini(&call->step.body);
+    if (err != 0) {
+        end(call, err, call->detail);
+    } else {
+        prepare(call);
+    }
+}
+
+static const struct sl_upstream_callbacks prepare_callbacks = {.on_end = on_prepared};
+
+/* An index that was made again may have another length than the one that is remembered. */
+static void forget_other_length(struct write_call *call)
+{
+    struct sl_http_shape *shape = &http_store_of(&call->base)->shape;
+    if (!call->looked && call->batch.dim != 0 && shape->dim != 0 && shape->dim != call->batch.dim) {
+        shape->known = false;
+    }
+    call->looked = true;
+}
+
+static void prepare(struct write_call *call)
+{
+    struct sl_http_store *store = http_store_of(&call->base);
+    forget_other_length(call);
+    int rv = http_shape_next(store, call->upsert ? HTTP_SHAPE_UPSERT : HTTP_SHAPE_DELETE,
+                             call->batch.dim, &call->step, call->detail, sizeof(call->detail));
+    if (rv < 0) {
+        end(call, rv, call->detail);
+    } else if (rv == 0) {
+        go_on(call);
+    } else if (++call->steps > HTTP_SHAPE_STEPS) {
+        end(call, -SL_EUPSTREAM, "what was made is not there");
+    } else {
+        send(call, call->step.method, call->step.path, sl_buf_span(&call->step.body),
+             &prepare_callbacks);
+    }
+}
+
+/* --- the body --- */
+
+static bool has_direction(const float *vector, size_t dim)
+{
+    float sum = 0;
+    for (size_t i = 0; i < dim; i++) {
+        sum += vector[i] * vector[i];
+    }
+    return isfinite(sum) && sum >= FLT_MIN;
+}
+
+/* On a thread of the pool. */
+static void write_body(void *ctx)
+{
+    struct write_call *call = ctx;
+    const struct sl_batch *batch = &call->batch;
+    for (size_t i = 0; batch->vectors != NULL && i < batch->len; i++) {
+        if (!has_direction(batch->vectors + i * batch->dim, batch->dim)) {
+            snprintf(call->detail, sizeof(call->detail),
+                     "the vector of chunk %u is zero or not finite", sl_batch_index(batch, i));
+            call->body_err = -SL_EINVAL;
+            return;
+        }
+    }
+    call->kind->write_upsert(&call->body, batch);
+    call->body_err = sl_buf_error(&call->body);
+}
+
+static void on_body(void *ctx)
+{
+    struct write_call *call = ctx;
+    call->on_pool = false;
+    if (call->cancelled) {
+        destroy(call);
+    } else if (call->body_err != 0) {
+        end(call, call->body_err, call->detail);
+    } else {
+        prepare(call);
+    }
+}
+
+/* --- the start --- */
+
+static bool copy_span(struct sl_arena *arena, struct sl_span *span)
+{
+    *span = sl_arena_copy(arena, *span);
+    return span->data != NULL;
+}
+
+static const void *copy_array(struct sl_arena *arena, const void *from, size_t size)
+{
+    void *copy = sl_arena_alloc(arena, size + 1);
+    if (copy != NULL && size > 0) {
+        memcpy(copy, from, size);
+    }
+    return copy;
+}
+
+static struct sl_span *copy_spans(struct sl_arena *arena, const struct sl_span *from, size_t len)
+{
+    struct sl_span *copy = sl_arena_alloc(arena, (len + 1) * sizeof(*copy));
+    for (size_t i = 0; copy != NULL && i < len; i++) {
+        copy[i] = from[i];
+        if (!copy_span(arena, &copy[i])) {
+            return NULL;
+        }
+    }
+    return copy;
+}
+
+static bool copy_key(struct sl_arena *arena, struct sl_batch *batch)
+{
+    return copy_span(arena, &batch->tenant) && copy_span(arena, &batch->collection) &&
+           copy_span(arena, &batch->doc_id);
+}
+
+static bool copy_chunks(struct sl_arena *arena, struct sl_batch *batch)
+{
+    const struct sl_batch from = *batch;
+    batch->texts = copy_spans(arena, from.texts, from.len);
+    bool whole = batch->texts != NULL && copy_span(arena, &batch->metadata);
+    if (whole && from.indexes != NULL) {
+        batch->indexes = copy_array(arena, from.indexes, from.len * sizeof(*from.indexes));
+        whole = batch->indexes != NULL;
+    }
+    if (whole && from.metadatas != NULL) {
+        batch->metadatas = copy_spans(arena, from.metadatas, from.len);
+        whole = batch->metadatas != NULL;
+    }
+    if (whole && from.vectors != NULL) {
+        batch->vectors =
+            copy_array(arena, from.vectors, from.len * from.dim * sizeof(*from.vectors));
+        whole = batch->vectors != NULL;
+    }
+    return whole;
+}
+
+static struct write_call *create(struct sl_store *store, const struct sl_batch *batch,
+                                 int64_t deadline_ms, sl_store_done_cb *cb, void *ctx)
+{
+    struct write_call *call = calloc(1, sizeof(*call));
+    if (call != NULL) {
+        call->base = (struct http_store_call){.base.store = store, .cancel = cancel_write};
+        call->kind = ((struct sl_http_store *)store)->kind;
+        call->batch = *batch;
+        call->deadline_ms = deadline_ms;
+        call->cb = cb;
+        call->ctx = ctx;
+        sl_arena_init(&call->arena, BATCH_MAX);
+        sl_buf_init(&call->body, BODY_MAX);
+    }
+    return call;
+}
+
+static void enter(struct write_call *call, struct sl_store_call **ret)
+{
+    http_store_of(&call->base)->calls++;
+    http_store_of(&call->base)->writes++;
+    *ret = &call->base.base;
+}
+
+static bool is_full(const struct sl_store *store)
+{
+    return ((const struct sl_http_store *)store)->writes >= CALLS_MAX;
+}
+
+int sl_http_store_upsert(struct sl_store *base, const struct sl_batch *batch, int64_t deadline_ms,
+                         sl_store_done_cb *cb, void *ctx, struct sl_store_call **ret)
+{
+    struct sl_http_store *store = (struct sl_http_store *)base;
+    if (batch->vectors == NULL && !store->kind->keyword) {
+        return -SL_EINVAL;
+    }
+    if (is_full(base)) {
+        return -SL_EAGAIN;
+    }
+    struct write_call *call = create(base, batch, deadline_ms, cb, ctx);
+    if (call == NULL) {
+        return -SL_ENOMEM;
+    }
+    call->upsert = true;
+    call->batch.dim = batch->vectors != NULL ? batch->dim : 0;
+    int rv = copy_key(&call->arena, &call->batch) && copy_chunks(&call->arena, &call->batch)
+                 ? sl_work_submit(store->env.loop, write_body, on_body, call)
+                 : -SL_ENOMEM;
+    if (rv != 0) {
+        destroy(call);
+        return rv;
+    }
+    call->on_pool = true;
+    enter(call, ret);
+    return 0;
+}
+
+static void on_begin(struct sl_timer *timer)
+{
+    prepare(SL_ITEM(timer, struct write_call, timer));
+}
+
+static int start_deletion(struct sl_store *base, const struct sl_batch *document, int64_t version,
+                          enum sl_http_deletion deletion, int64_t deadline_ms, sl_store_done_cb *cb,
+                          void *ctx, struct sl_store_call **ret)
+{
+    const struct sl_batch key = {
+        .tenant = document->tenant, .collection = document->collection, .doc_id = document->doc_id};
+    if (is_full(base)) {
+        return -SL_EAGAIN;
+    }
+    struct write_call *call = create(base, &key, deadline_ms, cb, ctx);
+    if (call == NULL) {
+        return -SL_ENOMEM;
+    }
+    if (!copy_key(&call->arena, &call->batch)) {
+        destroy(call);
+        return -SL_ENOMEM;
+    }
+    call->version = version;
+    call->deletion = deletion;
+    enter(call, ret);
+    sl_timer_start(http_store_of(&call->base)->env.loop, &call->timer, 0, on_begin);
+    return 0;
+}
+
+int sl_http_store_delete_below(struct sl_store *store, const struct sl_batch *document,
+                               int64_t version, int64_t deadline_ms, sl_store_done_cb *cb,
+                               void *ctx, struct sl_store_call **ret)
+{
+    return start_deletion(store, document, version, SL_HTTP_DELETE_BELOW, deadline_ms, cb, ctx,
+                          ret);
+}
+
+int sl_http_store_delete_version(struct sl_store *store, const struct sl_batch *document,
+                                 int64_t version, int64_t deadline_ms, sl_store_done_cb *cb,
+                                 void *ctx, struct sl_store_call **ret)
+{
+    return start_deletion(store, document, version, SL_HTTP_DELETE_VERSION, deadline_ms, cb, ctx,
+                          ret);
+}
