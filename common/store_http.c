@@ -10,11 +10,10 @@
  */
 #include "common/store_http_internal.h"
 
-#include "common/coord.h"
 #include "common/log.h"
+#include "common/store_backend.h"
 
 #include <assert.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -133,8 +132,8 @@ static void on_looked(void *ctx, int err, int status, struct sl_span body, const
     } else if (store->shape.dim == 0 && store->shape.unfit[0] == '\0' &&
                store->shape.missing == 0) {
         end(call, 0, NULL, 0, ""); /* Of our making, and no vector came yet. */
-    } else if (store->shape.dim != 0 &&
-               http_shape_check_dim(&store->shape, call->search.dim, why, sizeof(why)) != 0) {
+    } else if (sl_store_check_dim(&store->store, (long long)call->search.dim, why, sizeof(why)) !=
+               0) {
         end(call, -SL_EINVAL, NULL, 0, why);
     } else {
         end(call, call->err, NULL, 0, call->detail);
@@ -198,16 +197,6 @@ static int start_call(struct search_call *call, const struct sl_store_search *se
     return rv;
 }
 
-static bool is_finite(const struct sl_store_search *search)
-{
-    for (size_t i = 0; i < search->dim; i++) {
-        if (!isfinite(search->vector[i])) {
-            return false;
-        }
-    }
-    return true;
-}
-
 static void cancel_search(struct http_store_call *base)
 {
     struct search_call *call = (struct search_call *)base;
@@ -219,7 +208,8 @@ int sl_http_store_search(struct sl_store *base, const struct sl_store_search *se
                          sl_store_hits_cb *cb, void *ctx, struct sl_store_call **ret)
 {
     struct sl_http_store *store = (struct sl_http_store *)base;
-    if (search->vector != NULL ? !is_finite(search) : !store->kind->keyword) {
+    if (search->vector != NULL ? !sl_store_has_direction(search->vector, search->dim)
+                               : !store->kind->keyword) {
         return -SL_EINVAL;
     }
     struct search_call *call = calloc(1, sizeof(*call));
@@ -237,8 +227,8 @@ int sl_http_store_search(struct sl_store *base, const struct sl_store_search *se
         .cb = cb,
         .ctx = ctx,
     };
-    int rv = http_hits_copy_scope(search->arena, &call->search.scope) ? start_call(call, search)
-                                                                      : -SL_ENOMEM;
+    int rv = sl_store_copy_search(search->arena, &call->search);
+    rv = rv != 0 ? rv : start_call(call, search);
     if (rv != 0) {
         free(call);
         return rv;

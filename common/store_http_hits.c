@@ -204,21 +204,3 @@ int http_hits_read(const struct sl_http_store_kind *kind, const struct sl_store_
     }
     return rv;
 }
-
-static bool copy_span(struct sl_arena *arena, struct sl_span *span)
-{
-    *span = sl_arena_copy(arena, *span);
-    return span->data != NULL;
-}
-
-bool http_hits_copy_scope(struct sl_arena *arena, struct sl_store_scope *scope)
-{
-    struct sl_pair *filter = sl_arena_alloc(arena, (scope->filter_len + 1) * sizeof(*filter));
-    bool whole = filter != NULL;
-    for (size_t i = 0; whole && i < scope->filter_len; i++) {
-        filter[i] = scope->filter[i];
-        whole = copy_span(arena, &filter[i].key) && copy_span(arena, &filter[i].value);
-    }
-    scope->filter = filter;
-    return whole && copy_span(arena, &scope->tenant) && copy_span(arena, &scope->collection);
-}

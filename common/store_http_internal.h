@@ -53,8 +53,6 @@ bool http_store_is_missing(const struct sl_http_store *store, int err, int statu
 
 /* --- store_http_hits.c --- */
 
-/* A copy in the arena; false: out of memory. */
-bool http_hits_copy_scope(struct sl_arena *arena, struct sl_store_scope *scope);
 /* Those hits of an answer that fit the scope, in the arena; 0, -SL_ENOMEM, or -SL_EPROTO and why.
  */
 int http_hits_read(const struct sl_http_store_kind *kind, const struct sl_store_search *search,
@@ -78,9 +76,6 @@ int http_shape_next(struct sl_http_store *store, enum http_shape_use use, uint32
 int http_shape_take(struct sl_http_store *store, const struct sl_http_step *step, int err,
                     int status, struct sl_span body, const char *detail, char *why,
                     size_t why_size) SL_CHECKED;
-/* 0, or -SL_EINVAL and the words that tell of another embedding model. */
-int http_shape_check_dim(const struct sl_http_shape *shape, size_t dim, char *why,
-                         size_t why_size) SL_CHECKED;
 /* At start-up: asks and makes with requests that this thread waits for. What the server cannot be
  * asked now is asked again when it is needed. As sl_store_open. */
 int http_shape_open(struct sl_http_store *store, char *why, size_t why_size) SL_CHECKED;

@@ -12,6 +12,7 @@
  * the server refuses to make it (the same, with its words); it does not answer: at start-up that is
  * left for later, before a write it is the write's error.
  */
+#include "common/store_backend.h"
 #include "common/store_http_internal.h"
 
 #include <stdio.h>
@@ -20,18 +21,6 @@
 enum { OPEN_TIMEOUT_MS = 3000, OPEN_ANSWER_MAX = 4 << 20, OPEN_TURN_MS = 100, REASON_MAX = 160 };
 
 /* --- the sequence --- */
-
-int http_shape_check_dim(const struct sl_http_shape *shape, size_t dim, char *why, size_t why_size)
-{
-    if (shape->dim == 0 || dim == shape->dim) {
-        return 0;
-    }
-    snprintf(why, why_size,
-             "the store holds vectors of %u numbers, this one has %zu: it comes from another "
-             "embedding model",
-             shape->dim, dim);
-    return -SL_EINVAL;
-}
 
 int http_shape_next(struct sl_http_store *store, enum http_shape_use use, uint32_t dim,
                     struct sl_http_step *ret, char *why, size_t why_size)
@@ -43,7 +32,7 @@ int http_shape_next(struct sl_http_store *store, enum http_shape_use use, uint32
                  store->name, shape->unfit);
         return -SL_EINVAL;
     }
-    if (shape->known && http_shape_check_dim(shape, dim == 0 ? shape->dim : dim, why, why_size)) {
+    if (shape->known && sl_store_check_dim(&store->store, dim, why, why_size) != 0) {
         return -SL_EINVAL;
     }
     sl_buf_init(&step.body, OPEN_ANSWER_MAX);

@@ -16,10 +16,9 @@
  * The pool's thread works on the call's copy and cannot be stopped: a call that is cancelled
  * meanwhile is only left behind, and goes when the thread is done with it.
  */
+#include "common/store_backend.h"
 #include "common/store_http_internal.h"
 
-#include <float.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -283,22 +282,13 @@ static void prepare(struct write_call *call)
 
 /* --- the body --- */
 
-static bool has_direction(const float *vector, size_t dim)
-{
-    float sum = 0;
-    for (size_t i = 0; i < dim; i++) {
-        sum += vector[i] * vector[i];
-    }
-    return isfinite(sum) && sum >= FLT_MIN;
-}
-
 /* On a thread of the pool. */
 static void write_body(void *ctx)
 {
     struct write_call *call = ctx;
     const struct sl_batch *batch = &call->batch;
     for (size_t i = 0; batch->vectors != NULL && i < batch->len; i++) {
-        if (!has_direction(batch->vectors + i * batch->dim, batch->dim)) {
+        if (!sl_store_has_direction(batch->vectors + i * batch->dim, batch->dim)) {
             snprintf(call->detail, sizeof(call->detail),
                      "the vector of chunk %u is zero or not finite", sl_batch_index(batch, i));
             call->body_err = -SL_EINVAL;
@@ -323,60 +313,6 @@ static void on_body(void *ctx)
 }
 
 /* --- the start --- */
-
-static bool copy_span(struct sl_arena *arena, struct sl_span *span)
-{
-    *span = sl_arena_copy(arena, *span);
-    return span->data != NULL;
-}
-
-static const void *copy_array(struct sl_arena *arena, const void *from, size_t size)
-{
-    void *copy = sl_arena_alloc(arena, size + 1);
-    if (copy != NULL && size > 0) {
-        memcpy(copy, from, size);
-    }
-    return copy;
-}
-
-static struct sl_span *copy_spans(struct sl_arena *arena, const struct sl_span *from, size_t len)
-{
-    struct sl_span *copy = sl_arena_alloc(arena, (len + 1) * sizeof(*copy));
-    for (size_t i = 0; copy != NULL && i < len; i++) {
-        copy[i] = from[i];
-        if (!copy_span(arena, &copy[i])) {
-            return NULL;
-        }
-    }
-    return copy;
-}
-
-static bool copy_key(struct sl_arena *arena, struct sl_batch *batch)
-{
-    return copy_span(arena, &batch->tenant) && copy_span(arena, &batch->collection) &&
-           copy_span(arena, &batch->doc_id);
-}
-
-static bool copy_chunks(struct sl_arena *arena, struct sl_batch *batch)
-{
-    const struct sl_batch from = *batch;
-    batch->texts = copy_spans(arena, from.texts, from.len);
-    bool whole = batch->texts != NULL && copy_span(arena, &batch->metadata);
-    if (whole && from.indexes != NULL) {
-        batch->indexes = copy_array(arena, from.indexes, from.len * sizeof(*from.indexes));
-        whole = batch->indexes != NULL;
-    }
-    if (whole && from.metadatas != NULL) {
-        batch->metadatas = copy_spans(arena, from.metadatas, from.len);
-        whole = batch->metadatas != NULL;
-    }
-    if (whole && from.vectors != NULL) {
-        batch->vectors =
-            copy_array(arena, from.vectors, from.len * from.dim * sizeof(*from.vectors));
-        whole = batch->vectors != NULL;
-    }
-    return whole;
-}
 
 static struct write_call *create(struct sl_store *store, const struct sl_batch *batch,
                                  int64_t deadline_ms, sl_store_done_cb *cb, void *ctx)
@@ -423,9 +359,8 @@ int sl_http_store_upsert(struct sl_store *base, const struct sl_batch *batch, in
     }
     call->upsert = true;
     call->batch.dim = batch->vectors != NULL ? batch->dim : 0;
-    int rv = copy_key(&call->arena, &call->batch) && copy_chunks(&call->arena, &call->batch)
-                 ? sl_work_submit(store->env.loop, write_body, on_body, call)
-                 : -SL_ENOMEM;
+    int rv = sl_store_copy_batch(&call->arena, &call->batch);
+    rv = rv != 0 ? rv : sl_work_submit(store->env.loop, write_body, on_body, call);
     if (rv != 0) {
         destroy(call);
         return rv;
@@ -444,16 +379,14 @@ static int start_deletion(struct sl_store *base, const struct sl_batch *document
                           enum sl_http_deletion deletion, int64_t deadline_ms, sl_store_done_cb *cb,
                           void *ctx, struct sl_store_call **ret)
 {
-    const struct sl_batch key = {
-        .tenant = document->tenant, .collection = document->collection, .doc_id = document->doc_id};
     if (is_full(base)) {
         return -SL_EAGAIN;
     }
-    struct write_call *call = create(base, &key, deadline_ms, cb, ctx);
+    struct write_call *call = create(base, document, deadline_ms, cb, ctx);
     if (call == NULL) {
         return -SL_ENOMEM;
     }
-    if (!copy_key(&call->arena, &call->batch)) {
+    if (sl_store_copy_document(&call->arena, document, &call->batch) != 0) {
         destroy(call);
         return -SL_ENOMEM;
     }

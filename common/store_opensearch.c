@@ -9,6 +9,10 @@
  * besides, the check in store_http.c leaves out. The scope "default" also takes records that lack
  * the field.
  *
+ * As many neighbours as are asked for are as many as Lucene looks at on its way to them, and with
+ * few it may miss the nearest: at least CANDIDATES are asked for, of which the best top_k come
+ * back.
+ *
  * A question is cut to TEXT_MAX bytes, so that it never has more words than OpenSearch allows in
  * one query (1024).
  */
@@ -16,7 +20,7 @@
 
 #include <stdio.h>
 
-enum { TEXT_MAX = 2048 };
+enum { TEXT_MAX = 2048, CANDIDATES = 100 };
 
 static void put_term(struct sl_json_writer *w, struct sl_span field, struct sl_span value)
 {
@@ -121,7 +125,7 @@ static void put_knn(struct sl_json_writer *w, const struct sl_store_search *sear
     sl_json_key(w, "vector");
     sl_http_store_put_vector(w, search->vector, search->dim);
     sl_json_key(w, "k");
-    sl_json_put_int(w, search->top_k);
+    sl_json_put_int(w, search->top_k > CANDIDATES ? search->top_k : CANDIDATES);
     sl_json_key(w, "filter");
     sl_json_begin_object(w);
     sl_json_key(w, "bool");

@@ -192,7 +192,7 @@ bool opensearch_make(const struct sl_http_shape *shape, const struct sl_store_en
 
 /* --- chunks --- */
 
-/* Two lines a chunk. */
+/* Two lines a chunk. One that comes without its vector keeps the one that it has. */
 void opensearch_write_upsert(struct sl_buf *out, const struct sl_batch *batch)
 {
     char id[SL_UUID_TEXT];
@@ -203,7 +203,14 @@ void opensearch_write_upsert(struct sl_buf *out, const struct sl_batch *batch)
             out->err = rv;
             return;
         }
-        sl_buf_printf(out, "{\"index\":{\"_id\":\"%s\"}}\n", id);
+        if (batch->vectors != NULL) {
+            sl_buf_printf(out, "{\"index\":{\"_id\":\"%s\"}}\n", id);
+        } else {
+            sl_buf_printf(out,
+                          "{\"update\":{\"_id\":\"%s\",\"retry_on_conflict\":3}}\n"
+                          "{\"doc_as_upsert\":true,\"doc\":",
+                          id);
+        }
         sl_json_begin_object(&w);
         sl_http_store_put_fields(&w, batch, i);
         if (batch->vectors != NULL) {
@@ -211,7 +218,7 @@ void opensearch_write_upsert(struct sl_buf *out, const struct sl_batch *batch)
             sl_http_store_put_vector(&w, batch->vectors + i * batch->dim, batch->dim);
         }
         sl_json_end_object(&w);
-        sl_buf_append_text(out, "\n");
+        sl_buf_append_text(out, batch->vectors != NULL ? "\n" : "}\n");
     }
 }
 
@@ -249,6 +256,13 @@ static void describe(const struct sl_json *error, size_t refused, size_t len, ch
     snprintf(why, why_size, "%zu of %zu chunks were refused: %.*s", refused, len, most, text.data);
 }
 
+/* What became of one chunk, under the name of what was to be done with it. */
+static const struct sl_json *outcome_of(const struct sl_json *item)
+{
+    const struct sl_json *outcome = sl_json_get(item, "index");
+    return outcome != NULL ? outcome : sl_json_get(item, "update");
+}
+
 /* {"errors": true, "items": [{"index": {"status": 400, "error": {"reason"}}}]} */
 int opensearch_read_upsert(const struct sl_json *answer, size_t len, char *why, size_t why_size)
 {
@@ -264,12 +278,12 @@ int opensearch_read_upsert(const struct sl_json *answer, size_t len, char *why, 
         return -SL_EPROTO;
     }
     while (sl_json_each(items, &at, NULL, &item)) {
-        const struct sl_json *index = sl_json_get(item, "index");
-        int64_t status = status_of(index);
+        const struct sl_json *outcome = outcome_of(item);
+        int64_t status = status_of(outcome);
         if (status < 200 || status >= 300) {
             int before = rv;
             rv = worse(rv, status);
-            error = rv != before ? sl_json_get(index, "error") : error;
+            error = rv != before ? sl_json_get(outcome, "error") : error;
             refused++;
         }
     }

@@ -65,19 +65,37 @@ static void put_scope(struct sl_json_writer *w, const char *key, struct sl_span 
     end_should(w);
 }
 
-/* Whether the text is what an integer or a boolean looks like in JSON. */
-static bool is_scalar(struct sl_span value)
+/* What the text is in JSON: an integer or a boolean, another number, or nothing but text. */
+enum looks { LOOKS_TEXT, LOOKS_SCALAR, LOOKS_NUMBER };
+
+static enum looks looks_like(struct sl_span value)
 {
-    long long number = 0;
-    char text[32];
-    if (sl_span_is(value, "true") || sl_span_is(value, "false")) {
-        return true;
+    struct sl_json_doc *doc = NULL;
+    enum looks looks = LOOKS_TEXT;
+    if (sl_json_parse(value, &doc, NULL, 0) == 0) {
+        enum sl_json_type type = sl_json_type(sl_json_root(doc));
+        looks = type == SL_JSON_INT || type == SL_JSON_BOOL ? LOOKS_SCALAR
+                : type == SL_JSON_NUMBER                    ? LOOKS_NUMBER
+                                                            : LOOKS_TEXT;
+        sl_json_free(doc);
     }
-    if (sl_span_to_int(value, INT64_MIN, INT64_MAX, &number) != 0) {
-        return false;
-    }
-    snprintf(text, sizeof(text), "%lld", number);
-    return sl_span_is(value, text);
+    return looks;
+}
+
+/* Qdrant matches no numbers that are not whole, but compares them. */
+static void put_number(struct sl_json_writer *w, struct sl_span key, struct sl_span value)
+{
+    sl_json_begin_object(w);
+    sl_json_key(w, "key");
+    sl_json_put_string(w, key);
+    sl_json_key(w, "range");
+    sl_json_begin_object(w);
+    sl_json_key(w, "gte");
+    sl_json_put_raw(w, value);
+    sl_json_key(w, "lte");
+    sl_json_put_raw(w, value);
+    sl_json_end_object(w);
+    sl_json_end_object(w);
 }
 
 static bool is_plain(struct sl_span key)
@@ -92,10 +110,33 @@ static bool is_plain(struct sl_span key)
     return key.len > 0;
 }
 
-/* Dots and brackets mean something in Qdrant's paths unless the name is quoted. */
+static void put_value(struct sl_json_writer *w, struct sl_span key, struct sl_span value)
+{
+    enum looks looks = looks_like(value);
+    if (looks == LOOKS_TEXT) {
+        put_match(w, key, value);
+        return;
+    }
+    begin_should(w);
+    put_match(w, key, value);
+    if (looks == LOOKS_SCALAR) {
+        begin_condition(w, key);
+        sl_json_put_raw(w, value);
+        end_condition(w);
+    } else {
+        put_number(w, key, value);
+    }
+    end_should(w);
+}
+
+/* Dots and brackets mean something in Qdrant's paths unless the name is quoted. A name with a quote
+ * cannot be said at all: then only the check of the hits compares it. */
 static void put_filter(struct sl_json_writer *w, const struct sl_pair *pair)
 {
     struct sl_buf key;
+    if (memchr(pair->key.data, '"', pair->key.len) != NULL) {
+        return;
+    }
     const char *quote = is_plain(pair->key) ? "" : "\"";
     sl_buf_init(&key, pair->key.len + 16);
     sl_buf_append_text(&key, "metadata.");
@@ -105,16 +146,7 @@ static void put_filter(struct sl_json_writer *w, const struct sl_pair *pair)
     if (key.err != 0) {
         w->out->err = key.err;
     }
-    if (!is_scalar(pair->value)) {
-        put_match(w, sl_buf_span(&key), pair->value);
-    } else {
-        begin_should(w);
-        put_match(w, sl_buf_span(&key), pair->value);
-        begin_condition(w, sl_buf_span(&key));
-        sl_json_put_raw(w, pair->value);
-        end_condition(w);
-        end_should(w);
-    }
+    put_value(w, sl_buf_span(&key), pair->value);
     sl_buf_fini(&key);
 }
 

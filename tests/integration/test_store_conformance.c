@@ -678,9 +678,10 @@ static const char *start_sqlite(struct store_fixture *fixture)
     return base;
 }
 
-static const struct conformance_kind kinds[] = {
-    {.name = "sqlite", .keyword = true, .start = start_sqlite},
-};
+static const struct conformance_kind sqlite = {
+    .name = "sqlite", .keyword = true, .start = start_sqlite};
+static const struct conformance_kind *const kinds[] = {&sqlite, &conformance_qdrant,
+                                                       &conformance_opensearch};
 
 #define CASE(name)                                                                                 \
     {                                                                                              \
@@ -715,8 +716,8 @@ static const struct test_case cases[] = {
 int main(int argc, char **argv)
 {
     for (size_t i = 0; argc > 1 && i < sizeof(kinds) / sizeof(kinds[0]); i++) {
-        if (strcmp(argv[1], kinds[i].name) == 0) {
-            kind = &kinds[i];
+        if (strcmp(argv[1], kinds[i]->name) == 0) {
+            kind = kinds[i];
             return run_tests(cases, argc - 1, argv + 1);
         }
     }

@@ -21,6 +21,8 @@ struct conformance_kind {
     void (*put_raw)(const char *url, const char *text, const float *vector, size_t dim);
 };
 
+extern const struct conformance_kind conformance_qdrant, conformance_opensearch;
+
 struct conformance {
     const struct conformance_kind *kind;
     struct store_fixture fixture;

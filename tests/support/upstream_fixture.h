@@ -12,8 +12,8 @@ struct upstream_fixture *upstream_fixture_start(int dim);
 void upstream_fixture_stop(struct upstream_fixture *fixture); /* Takes NULL. */
 int upstream_fixture_port(const struct upstream_fixture *fixture);
 
-/* A request to its control API (README.md), such as `POST /_control/documents`; checks that the
- * status is 200 and returns the body, the fixture's until the next request. json: "" for none. */
+/* A request to its control API (README.md), such as `POST /_control/documents`; as
+ * python_server_say. */
 const char *upstream_fixture_say(struct upstream_fixture *fixture, const char *request,
                                  const char *json);
 
