@@ -245,9 +245,9 @@ class Cluster:
         worker.process.wait()
         self.killed.append(worker)
 
-    def sluice(self, *arguments, check=True, **options):
+    def sluice(self, *arguments, check=True, timeout=120, **options):
         done = subprocess.run([os.path.join(BIN, "sluice"), *arguments], env=self.environment(),
-                              capture_output=True, text=True, timeout=120, check=False, **options)
+                              capture_output=True, text=True, timeout=timeout, check=False, **options)
         if check and done.returncode != 0:
             raise AssertionError(f"sluice {' '.join(arguments)}: {done.returncode}\n{done.stderr}")
         return done

@@ -22,7 +22,7 @@ enum { VECTOR = SL_STORE_VECTOR, KEYWORD = SL_STORE_KEYWORD, LEGS = SL_STORE_ROL
 
 static struct config {
     struct sl_store_options stores;
-    long long timeout_ms, top_k;
+    long long timeout_ms, top_k, fusion_k;
     double vector_weight, keyword_weight;
 } config;
 
@@ -82,7 +82,7 @@ static int fuse(struct sl_job *job)
         rv = ranking_of(job, &state->legs[i], weights[i], &rankings[i]);
     }
     size_t len = 0;
-    rv = rv != 0 ? rv : sl_fuse(rankings, LEGS, SL_FUSION_K, fused, max, &len);
+    rv = rv != 0 ? rv : sl_fuse(rankings, LEGS, (double)config.fusion_k, fused, max, &len);
     for (size_t i = 0; i < len && rv == 0; i++) {
         hits[i] = state->legs[fused[i].ranking].hits[fused[i].index];
         hits[i].score = fused[i].score;
@@ -253,6 +253,13 @@ static const struct sl_option options[] = {
      .min = 0,
      .max = 100,
      .help = "Weight of the keyword ranking in the fusion."},
+    {.name = "SLUICE_FUSION_K",
+     .type = SL_OPT_INT,
+     .offset = AT(fusion_k),
+     .fallback = "60",
+     .min = 1,
+     .max = 10000,
+     .help = "The k of reciprocal rank fusion: the smaller, the more the first places count."},
     {.name = NULL},
 };
 static const struct sl_option_set option_sets[] = {
