@@ -48,6 +48,7 @@ TITLES = {
     "memory": ("Memory", "run memory"),
     "spans": ("Cost per hop", "run spans"),
     "ingest": ("Ingestion", "run ingest"),
+    "bulk": ("Questions beside a bulk load", "run bulk"),
     "scale": ("Scaling", "run scale"),
     "growth": ("Growth with size", "run growth"),
 }
@@ -63,6 +64,9 @@ WORDS = {
     "ingest": "One folder of text files of 20 KB, chunks of 500 characters. Sluice writes to SQLite, from"
               " the start of\n`sluice ingest` to its end; (a) gives its chunks to the stub, which forgets"
               " them.",
+    "bulk": "20 streams on average, whose searches go to SQLite, while `sluice ingest` fills the same file."
+            " *Above the\ncalls*: above what embedding, rerank and chat model take; the two searches are"
+            " part of it.",
     "scale": "A closed loop of 200 streams. *Upstream-bound*: the model has 40 permits in the whole"
              " cluster.\n*Processor-bound*: all latencies 0.",
     "growth": "50 requests a second, all latencies 0, 16 tokens; one thing is varied at a time.",
