@@ -228,8 +228,11 @@ static int connect_redis(struct sl_coord *coord, const char *url, char *why, siz
         .on_subscribed = on_subscribed,
         .ctx = coord,
     };
-    int err = sl_redis_create(coord->loop, &config, &coord->redis, why, why_size);
+    char reason[200] = "";
+    int err = sl_redis_create(coord->loop, &config, &coord->redis, reason, sizeof(reason));
     if (err != 0) {
+        snprintf(why, why_size, "SLUICE_REDIS_URL: %s",
+                 reason[0] != '\0' ? reason : sl_error_text(err));
         return err;
     }
     struct sl_buf channel;

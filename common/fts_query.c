@@ -35,10 +35,11 @@ static size_t decode(struct sl_span text, uint32_t *ret)
     return code >= smallest[len] && code <= 0x10ffff && (code < 0xd800 || code > 0xdfff) ? len : 0;
 }
 
-static bool is_word(uint32_t code)
+static bool is_word(uint32_t code, const char *also)
 {
     if (code < 0x80) {
-        return (code >= '0' && code <= '9') || ((code | 0x20) >= 'a' && (code | 0x20) <= 'z');
+        return (code > 0 && strchr(also, (int)code) != NULL) || (code >= '0' && code <= '9') ||
+               ((code | 0x20) >= 'a' && (code | 0x20) <= 'z');
     }
     return code >= 0xc0 && code != 0xd7 && code != 0xf7 /* Latin-1's signs, times, divided by. */
            && !(code >= 0x2000 && code <= 0x206f)       /* General punctuation. */
@@ -47,13 +48,13 @@ static bool is_word(uint32_t code)
 }
 
 /* The next word of *rest, which loses it; false at the end. */
-static bool next_word(struct sl_span *rest, struct sl_span *word)
+static bool next_word(struct sl_span *rest, const char *also, struct sl_span *word)
 {
     *word = (struct sl_span){NULL, 0};
     while (rest->len > 0) {
         uint32_t code = 0;
         size_t len = decode(*rest, &code);
-        bool inside = len > 0 && is_word(code);
+        bool inside = len > 0 && is_word(code, also);
         if (inside && word->data == NULL) {
             word->data = rest->data;
         }
@@ -78,18 +79,26 @@ static bool contains(const struct sl_span *words, size_t count, struct sl_span w
     return false;
 }
 
+size_t sl_fts_words(struct sl_span text, const char *also, struct sl_span words[SL_FTS_WORDS_MAX])
+{
+    struct sl_span word;
+    size_t count = 0;
+    while (count < SL_FTS_WORDS_MAX && next_word(&text, also, &word)) {
+        if (!contains(words, count, word)) {
+            words[count++] = word;
+        }
+    }
+    return count;
+}
+
 size_t sl_fts_query(struct sl_span text, struct sl_buf *out)
 {
     struct sl_span words[SL_FTS_WORDS_MAX];
-    struct sl_span word;
-    size_t count = 0;
-    while (count < SL_FTS_WORDS_MAX && next_word(&text, &word)) {
-        if (!contains(words, count, word)) {
-            sl_buf_append_text(out, count > 0 ? " OR \"" : "\"");
-            sl_buf_append_span(out, word);
-            sl_buf_append_text(out, "\"");
-            words[count++] = word;
-        }
+    size_t count = sl_fts_words(text, "", words);
+    for (size_t i = 0; i < count; i++) {
+        sl_buf_append_text(out, i > 0 ? " OR \"" : "\"");
+        sl_buf_append_span(out, words[i]);
+        sl_buf_append_text(out, "\"");
     }
     return count;
 }

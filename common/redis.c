@@ -80,16 +80,36 @@ static void finish_command(struct sl_redis_conn *conn, struct sl_redis_sent *sen
     }
 }
 
-int sl_redis_command(struct sl_redis *redis, size_t argc, const struct sl_span *argv,
-                     sl_redis_cb *cb, void *ctx)
+static void finish_try(struct sl_redis_conn *conn, struct sl_redis_sent *sent, int err,
+                       const struct redisReply *reply)
+{
+    (void)conn;
+    sent->cb(sent->ctx, sl_reply_type(reply) == SL_REPLY_ERROR ? -SL_EUPSTREAM : err, reply);
+}
+
+static int send_command(struct sl_redis *redis, sl_redis_finish *finish, size_t argc,
+                        const struct sl_span *argv, sl_redis_cb *cb, void *ctx)
 {
     assert(argc > 0);
     int rv = may_send(redis);
     if (rv != 0) {
         return rv;
     }
-    struct sl_redis_sent *sent = sl_redis_sent_new(finish_command, cb, ctx);
+    struct sl_redis_sent *sent = sl_redis_sent_new(finish, cb, ctx);
     return sl_redis_conn_send(&redis->main, sent, argc, argv);
+}
+
+int sl_redis_command(struct sl_redis *redis, size_t argc, const struct sl_span *argv,
+                     sl_redis_cb *cb, void *ctx)
+{
+    return send_command(redis, finish_command, argc, argv, cb, ctx);
+}
+
+int sl_redis_try(struct sl_redis *redis, size_t argc, const struct sl_span *argv, sl_redis_cb *cb,
+                 void *ctx)
+{
+    assert(cb != NULL);
+    return send_command(redis, finish_try, argc, argv, cb, ctx);
 }
 
 /* --- scripts --- */

@@ -57,6 +57,11 @@ typedef void sl_redis_cb(void *ctx, int err, const struct redisReply *reply);
 int sl_redis_command(struct sl_redis *redis, size_t argc, const struct sl_span *argv,
                      sl_redis_cb *cb, void *ctx) SL_CHECKED;
 
+/* The same, but an error that Redis answers is the caller's to read: err -SL_EUPSTREAM and the reply,
+ * of type SL_REPLY_ERROR; it is not logged. */
+int sl_redis_try(struct sl_redis *redis, size_t argc, const struct sl_span *argv, sl_redis_cb *cb,
+                 void *ctx) SL_CHECKED;
+
 /* A script, run by its SHA1 and loaded when the server does not know it. It must live as long as
  * the client; several clients may share it. */
 struct sl_redis_script {

@@ -140,7 +140,7 @@ int sl_redis_url_parse(const char *text, struct sl_redis_url *ret, char *why, si
     if (wrong == NULL) {
         *ret = url;
     } else if (why_size > 0) {
-        snprintf(why, why_size, "SLUICE_REDIS_URL: %s", wrong);
+        snprintf(why, why_size, "%s", wrong);
     }
     explicit_bzero(&url, sizeof(url));
     return wrong == NULL ? 0 : -SL_EINVAL;

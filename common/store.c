@@ -7,8 +7,8 @@
 #include <assert.h>
 #include <stdio.h>
 
-static const struct sl_store_backend *const backends[] = {&sl_store_sqlite, &sl_store_qdrant,
-                                                          &sl_store_opensearch};
+static const struct sl_store_backend *const backends[] = {&sl_store_sqlite, &sl_store_redis,
+                                                          &sl_store_qdrant, &sl_store_opensearch};
 
 enum { BACKENDS = sizeof(backends) / sizeof(backends[0]) };
 
@@ -29,7 +29,8 @@ int sl_store_open(const char *url, const struct sl_store_env *env, struct sl_sto
 {
     const struct sl_store_backend *backend = find_backend(sl_span_of(url));
     if (backend == NULL) {
-        snprintf(why, why_size, "%s: no store has this scheme", url);
+        /* The rest may hold a password. */
+        snprintf(why, why_size, "%.*s: no store has this scheme", (int)strcspn(url, ":"), url);
         return -SL_EINVAL;
     }
     int rv = backend->open(url, env, ret, why, why_size);

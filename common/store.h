@@ -110,7 +110,8 @@ struct sl_store_backend {
     void (*cancel)(struct sl_store_call *call);
 };
 
-extern const struct sl_store_backend sl_store_sqlite, sl_store_qdrant, sl_store_opensearch;
+extern const struct sl_store_backend sl_store_sqlite, sl_store_redis, sl_store_qdrant,
+    sl_store_opensearch;
 
 struct sl_store {
     const struct sl_store_backend *backend;

@@ -9,26 +9,34 @@
 #include <stdio.h>
 
 #define AT(field) offsetof(struct sl_store_options, field)
-static const char *const schemes[] = {"sqlite", "qdrant+http", "opensearch+http", NULL};
+static const char *const schemes[] = {"sqlite", "redis", "qdrant+http", "opensearch+http", NULL};
 
 const struct sl_option sl_store_option_table[] = {
     {.name = "SLUICE_VECTOR_URL",
      .type = SL_OPT_URL,
      .offset = AT(vector_url),
      .choices = schemes,
-     .help = "Store of the vector search: sqlite:///path, qdrant+http://host:6333/COLLECTION or "
-             "opensearch+http://host:9200/INDEX."},
+     .help = "Store of the vector search: sqlite:///path, redis://host:6379/INDEX, "
+             "qdrant+http://host:6333/COLLECTION or opensearch+http://host:9200/INDEX."},
     {.name = "SLUICE_KEYWORD_URL",
      .type = SL_OPT_URL,
      .offset = AT(keyword_url),
      .choices = schemes,
-     .help = "Store of the keyword search, the same or another: sqlite:///path or "
-             "opensearch+http://host:9200/INDEX."},
+     .help = "Store of the keyword search, the same or another: sqlite:///path, "
+             "redis://host:6379/INDEX or opensearch+http://host:9200/INDEX."},
     {.name = "SLUICE_SQLITE_VEC",
      .type = SL_OPT_STRING,
      .offset = AT(sqlite_vec),
      .fallback = "vec0",
      .help = "Path of the sqlite-vec extension, for sqlite:// stores."},
+    {.name = "SLUICE_EMBED_DIMENSIONS",
+     .type = SL_OPT_INT,
+     .offset = AT(dim),
+     .fallback = "0",
+     .min = 0,
+     .max = 32768,
+     .help = "Numbers in a vector of the embedding model: a store that holds others is refused at "
+             "the start. 0: as the first vector that is written."},
     {.name = "SLUICE_VECTOR_LIMIT",
      .type = SL_OPT_INT,
      .offset = AT(vector_limit),
@@ -69,6 +77,8 @@ int sl_store_open_role(struct sl_worker *worker, const struct sl_store_options *
         .metrics = sl_worker_metrics(worker),
         .limit_name = names[role],
         .sqlite_vec_path = options->sqlite_vec,
+        .dim = options->dim,
+        .write = options->write,
         .timeout_ms = timeout_ms,
     };
     char reason[200] = "";

@@ -16,6 +16,8 @@ enum sl_store_role { SL_STORE_VECTOR, SL_STORE_KEYWORD, SL_STORE_ROLES };
 struct sl_store_options {
     const char *vector_url, *keyword_url, *sqlite_vec;
     long long vector_limit, keyword_limit;
+    long long dim; /* As in sl_store_env. */
+    bool write;    /* No option: set by who will write, before it opens them. */
 };
 extern const struct sl_option sl_store_option_table[];
 

@@ -680,8 +680,8 @@ static const char *start_sqlite(struct store_fixture *fixture)
 
 static const struct conformance_kind sqlite = {
     .name = "sqlite", .keyword = true, .start = start_sqlite};
-static const struct conformance_kind *const kinds[] = {&sqlite, &conformance_qdrant,
-                                                       &conformance_opensearch};
+static const struct conformance_kind *const kinds[] = {
+    &sqlite, &conformance_redis, &conformance_qdrant, &conformance_opensearch};
 
 #define CASE(name)                                                                                 \
     {                                                                                              \

@@ -21,7 +21,7 @@ struct conformance_kind {
     void (*put_raw)(const char *url, const char *text, const float *vector, size_t dim);
 };
 
-extern const struct conformance_kind conformance_qdrant, conformance_opensearch;
+extern const struct conformance_kind conformance_redis, conformance_qdrant, conformance_opensearch;
 
 struct conformance {
     const struct conformance_kind *kind;

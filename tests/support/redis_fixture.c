@@ -6,10 +6,12 @@
  */
 #include "tests/support/redis_fixture.h"
 
+#include "common/buf.h"
 #include "tests/support/test.h"
 
 #include <arpa/inet.h>
 #include <ftw.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
@@ -18,6 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define QUERY_ENGINE ".local/query-engine"
 enum { FIRST_PORT = 20000, PORTS = 12000, START_TRIES = 1000, TRY_MS = 10 };
 
 struct redis_fixture {
@@ -101,7 +104,12 @@ static void run_server(const struct redis_fixture *fixture, pid_t parent)
     }
     const char *policy = fixture->options.policy != NULL ? fixture->options.policy : "noeviction";
     const char *password = fixture->options.password != NULL ? fixture->options.password : "";
-    const char *const argv[] = {"redis-server",
+    const bool query_engine = fixture->options.query_engine;
+    char module[PATH_MAX]; /* Redis has changed its directory when it loads this. */
+    if (query_engine && realpath(QUERY_ENGINE "/redisearch.so", module) == NULL) {
+        _exit(127);
+    }
+    const char *const argv[] = {query_engine ? QUERY_ENGINE "/valkey-server" : "redis-server",
                                 "--port",
                                 port,
                                 "--bind",
@@ -120,6 +128,8 @@ static void run_server(const struct redis_fixture *fixture, pid_t parent)
                                 password,
                                 "--appendonly",
                                 fixture->options.appendonly ? "yes" : "no",
+                                query_engine ? "--loadmodule" : NULL,
+                                module,
                                 NULL};
     execvp(argv[0], (char *const *)argv);
     _exit(127);
@@ -141,6 +151,34 @@ static bool answers(const struct redis_fixture *fixture)
     return reply[0] == '+' || strncmp(reply, "-NOAUTH", 7) == 0;
 }
 
+void redis_say(int port, size_t argc, const struct sl_span *argv)
+{
+    struct sockaddr_in in = address(port);
+    struct timeval timeout = {.tv_sec = 10};
+    struct sl_buf line;
+    char reply[256];
+    sl_buf_init(&line, 1 << 20);
+    sl_buf_printf(&line, "*%zu\r\n", argc);
+    for (size_t i = 0; i < argc; i++) {
+        sl_buf_printf(&line, "$%zu\r\n", argv[i].len);
+        sl_buf_append_span(&line, argv[i]);
+        sl_buf_append_text(&line, "\r\n");
+    }
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK(fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) == 0);
+    CHECK(connect(fd, (struct sockaddr *)&in, sizeof(in)) == 0);
+    CHECK(send(fd, line.data, line.len, MSG_NOSIGNAL) == (ssize_t)line.len);
+    ssize_t len = recv(fd, reply, sizeof(reply) - 1, 0);
+    CHECK(len > 0);
+    reply[len] = '\0';
+    if (reply[0] == '-') {
+        fprintf(stderr, "redis: %s", reply);
+        abort();
+    }
+    close(fd);
+    sl_buf_fini(&line);
+}
+
 void redis_fixture_start(struct redis_fixture *fixture)
 {
     CHECK(fixture->pid == 0);
@@ -152,7 +190,10 @@ void redis_fixture_start(struct redis_fixture *fixture)
     }
     for (int i = 0; !answers(fixture); i++) {
         if (i == START_TRIES || waitpid(fixture->pid, NULL, WNOHANG) != 0) {
-            fprintf(stderr, "redis-server did not start; its log is %s/log\n", fixture->dir);
+            fprintf(stderr, "redis-server did not start; its log is %s/log%s\n", fixture->dir,
+                    fixture->options.query_engine && access(QUERY_ENGINE "/redisearch.so", R_OK)
+                        ? "; " QUERY_ENGINE " is not there: run deploy/setup --tests"
+                        : "");
             abort();
         }
         poll(NULL, 0, TRY_MS);

@@ -6,6 +6,7 @@
 #define TESTS_SUPPORT_REDIS_FIXTURE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 struct redis_fixture;
 
@@ -13,6 +14,7 @@ struct redis_fixture_options {
     const char *password; /* NULL: none. */
     bool appendonly;      /* Each write is on disk before its reply: a kill loses nothing. */
     const char *policy;   /* maxmemory-policy; NULL: noeviction. */
+    bool query_engine;    /* With FT.SEARCH: the server that deploy/setup --tests installs. */
 };
 
 /* Chooses the port and the directory; starts nothing. options may be NULL. */
@@ -25,6 +27,10 @@ void redis_fixture_stop(struct redis_fixture *fixture); /* SIGTERM; returns when
 void redis_fixture_kill(struct redis_fixture *fixture); /* SIGKILL; the same. */
 void redis_fixture_pause(struct redis_fixture *fixture);
 void redis_fixture_resume(struct redis_fixture *fixture);
+
+struct sl_span;
+/* One command to the server on this port, on a connection of its own; an error ends the program. */
+void redis_say(int port, size_t argc, const struct sl_span *argv);
 
 int redis_fixture_port(const struct redis_fixture *fixture);
 /* With the right password. The fixture's. */

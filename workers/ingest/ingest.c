@@ -153,6 +153,7 @@ static void fini(void *stage_state)
 static int init(struct sl_worker *worker, void **ret, char *why, size_t why_size)
 {
     struct sl_coord *coord = sl_worker_coord(worker);
+    ingest_config.stores.write = true;
     struct ingest *ingest = calloc(1, sizeof(*ingest));
     if (ingest == NULL) {
         return -SL_ENOMEM;
