@@ -34,6 +34,7 @@ LIBRARIES = {
     "sqlite3": None,
     "llhttp.h": None,
     "yyjson.h": None,
+    "unicode/": None,
 }
 
 MAX_FILE, MAX_HEADER, MAX_FUNCTION = 800, 160, 70
@@ -44,7 +45,7 @@ LARGER = {
     "common/kafka.h": 180,  # One library's producer, consumer, reader and administration.
 }
 FLAGS = "-std=c11 -D_GNU_SOURCE -fsyntax-only -x c -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror"
-PACKAGES = "libuv rdkafka hiredis libcurl sqlite3 libllhttp yyjson"
+PACKAGES = "libuv rdkafka hiredis libcurl sqlite3 libllhttp yyjson icu-uc"
 CODE = ("common", "workers")
 ALL = CODE + ("tests", "deploy", "docs", "cmake")
 OPTIONS = "common/options.c"  # The only reader of the environment, and the list of LOOKALIKES.

@@ -22,30 +22,43 @@ enum { MOST = 4096 };
 static struct sl_span chunks[MOST];
 static size_t count;
 
+static char paths[MOST][SL_HEADINGS_MAX + 1];
+
 /* Cuts text into chunks[] and checks what must hold for every text. */
-static void cut(struct sl_span text, size_t size, size_t overlap)
+static void cut_by(struct sl_span text, const struct sl_chunk_options *options)
 {
-    struct sl_chunker chunker;
-    struct sl_span chunk;
+    struct sl_chunker *chunker;
+    struct sl_chunk chunk;
     size_t bad, covered = 0;
-    CHECK_INT(sl_chunker_init(&chunker, text, size, overlap, &bad), 0);
-    for (count = 0; sl_chunker_next(&chunker, &chunk); count++) {
+    int rv;
+    CHECK_INT(sl_chunker_create(text, options, &chunker, &bad), 0);
+    for (count = 0; (rv = sl_chunker_next(chunker, &chunk)) == 1; count++) {
+        struct sl_span cut = chunk.text;
         CHECK(count < MOST);
-        chunks[count] = chunk;
-        CHECK(chunk.len > 0 && characters(chunk) <= size);
-        CHECK_INT(sl_utf8_valid(chunk), chunk.len);
-        CHECK(!is_ascii_space(chunk.data[0]) && !is_ascii_space(chunk.data[chunk.len - 1]));
-        CHECK(count == 0 || chunk.data > chunks[count - 1].data);
-        size_t start = (size_t)(chunk.data - text.data);
+        chunks[count] = cut;
+        snprintf(paths[count], sizeof(paths[count]), SL_SPAN_FMT, SL_SPAN_ARG(chunk.headings));
+        CHECK(cut.len > 0);
+        CHECK(options->unit != SL_CHUNK_CHARACTERS || characters(cut) <= options->size);
+        CHECK_INT(sl_utf8_valid(cut), cut.len);
+        CHECK(!is_ascii_space(cut.data[0]) && !is_ascii_space(cut.data[cut.len - 1]));
+        CHECK(count == 0 || cut.data > chunks[count - 1].data);
+        size_t start = (size_t)(cut.data - text.data);
         for (; covered < start; covered++) { /* Only white space lies between chunks. */
             CHECK(is_ascii_space(text.data[covered]));
         }
-        covered = start + chunk.len > covered ? start + chunk.len : covered;
+        covered = start + cut.len > covered ? start + cut.len : covered;
     }
+    CHECK_INT(rv, 0);
     for (; covered < text.len; covered++) {
         CHECK(is_ascii_space(text.data[covered]));
     }
-    CHECK(!sl_chunker_next(&chunker, &chunk));
+    CHECK_INT(sl_chunker_next(chunker, &chunk), 0);
+    sl_chunker_destroy(chunker);
+}
+
+static void cut(struct sl_span text, size_t size, size_t overlap)
+{
+    cut_by(text, &(struct sl_chunk_options){.size = size, .overlap = overlap});
 }
 
 static void check_chunk(size_t i, const char *want)
@@ -201,12 +214,22 @@ TEST(cuts_inside_a_paragraph_overlap)
 
 TEST(wrong_sizes_and_bytes_are_refused)
 {
-    struct sl_chunker chunker;
+    static const struct {
+        const char *text;
+        size_t size, overlap;
+        int want;
+    } cases[] = {{"a", 0, 0, -SL_EINVAL},
+                 {"a", 100, 50, -SL_EINVAL},
+                 {"a", 101, 50, 0},
+                 {"caf\xe9 au lait", 500, 50, -SL_EINVAL}};
     size_t bad = 0;
-    CHECK_INT(sl_chunker_init(&chunker, SL_SPAN("a"), 0, 0, &bad), -SL_EINVAL);
-    CHECK_INT(sl_chunker_init(&chunker, SL_SPAN("a"), 100, 50, &bad), -SL_EINVAL);
-    CHECK_INT(sl_chunker_init(&chunker, SL_SPAN("a"), 101, 50, &bad), 0);
-    CHECK_INT(sl_chunker_init(&chunker, SL_SPAN("caf\xe9 au lait"), 500, 50, &bad), -SL_EINVAL);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct sl_chunker *chunker = NULL;
+        struct sl_chunk_options options = {.size = cases[i].size, .overlap = cases[i].overlap};
+        CHECK_INT(sl_chunker_create(sl_span_of(cases[i].text), &options, &chunker, &bad),
+                  cases[i].want);
+        sl_chunker_destroy(chunker);
+    }
     CHECK_INT(bad, 3);
 }
 

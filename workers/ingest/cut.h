@@ -5,19 +5,23 @@
 #ifndef SLUICE_WORKERS_INGEST_CUT_H
 #define SLUICE_WORKERS_INGEST_CUT_H
 
+#include "common/chunk.h"
 #include "common/loop.h"
 #include "common/message.h"
 #include "common/options.h"
 
 struct ingest_cut_config {
     long long size, overlap;
+    int unit; /* enum ingest_cut_unit */
 };
+enum ingest_cut_unit { INGEST_CUT_CHARACTERS, INGEST_CUT_WORDS, INGEST_CUT_TOKENS };
+
 extern const struct sl_option ingest_cut_option_table[]; /* Of a struct ingest_cut_config. */
 
 /* A member of its owner. */
 struct ingest_cutter {
     struct sl_loop *loop;
-    const struct ingest_cut_config *config; /* Borrowed. */
+    struct sl_chunk_options options;
     char settings[96]; /* One line, printable: what the same text must be cut by to come out the
                         * same. For the hash that says whether a document is unchanged. */
 };
