@@ -102,13 +102,20 @@ static void put_terms(struct sl_buf *query, const struct sl_store_scope *scope)
     sl_buf_append_text(query, ")");
 }
 
-/* The filter, never empty, in parentheses. False: nothing can match. */
+/* The filter, in parentheses; everything, where an index knows no scopes. False: nothing can match.
+ */
 static bool put_filter(struct sl_buf *query, const struct redis_index *index,
-                       const struct sl_store_scope *scope)
+                       const struct sl_store_search *search)
 {
+    const struct sl_store_scope *scope = &search->scope;
     struct sl_buf plain;
     sl_buf_init(&plain, QUERY_MAX);
     bool some = put_plain_scope(&plain, index, scope);
+    if (some && plain.len == 0 && !index->terms) {
+        sl_buf_append_text(query, search->vector != NULL ? "*" : ""); /* Words stand alone. */
+        sl_buf_fini(&plain);
+        return true;
+    }
     sl_buf_append_text(query, "(");
     if (index->terms) {
         put_terms(query, scope);
@@ -118,7 +125,7 @@ static bool put_filter(struct sl_buf *query, const struct redis_index *index,
         sl_buf_append_span(query, sl_buf_span(&plain));
         sl_buf_append_text(query, ")");
     } else if (some) {
-        sl_buf_append_span(query, plain.len > 0 ? sl_buf_span(&plain) : SL_SPAN("*"));
+        sl_buf_append_span(query, sl_buf_span(&plain));
     }
     sl_buf_append_text(query, ")");
     sl_buf_fini(&plain);
@@ -138,7 +145,7 @@ static bool put_query(struct sl_buf *query, const struct redis_call *call, uint3
 {
     const struct redis_index *index = &redis_store_of(call)->index;
     const struct sl_store_search *search = &call->search;
-    if (!put_filter(query, index, &search->scope)) {
+    if (!put_filter(query, index, search)) {
         return false;
     }
     if (search->vector == NULL) {

@@ -73,7 +73,16 @@ TEST(the_number_of_words_is_limited)
     CHECK_INT(words, SL_FTS_WORDS_MAX);
 }
 
+TEST(words_can_hold_further_characters)
+{
+    struct sl_span words[SL_FTS_WORDS_MAX];
+    CHECK_INT(sl_fts_words(SL_SPAN("max_poll-time Max_Poll"), "_", words), 2);
+    CHECK(sl_span_is(words[0], "max_poll") && sl_span_is(words[1], "time"));
+    CHECK_INT(sl_fts_words(SL_SPAN("max_poll"), "", words), 2);
+}
+
 static const struct test_case cases[] = {
+    {"words_can_hold_further_characters", words_can_hold_further_characters},
     {"words_are_quoted_and_joined", words_are_quoted_and_joined},
     {"a_text_without_words_gives_nothing", a_text_without_words_gives_nothing},
     {"a_zero_byte_separates_words", a_zero_byte_separates_words},
