@@ -207,6 +207,7 @@ void job_forget(struct sl_job *job)
     uint32_t queue_ms = job->time.queue_ms;
     assert(settle_quiet(job));
     job_release_permits(job);
+    job_unprepare(job);
     sl_admit_withdraw(job->worker->coord, &job->admission);
     job->admission = (struct sl_admission){0};
     sl_arena_fini(&job->arena);
@@ -287,6 +288,7 @@ void job_destroy(struct sl_job *job)
     struct sl_worker *worker = job->worker;
     assert(job->unacked == 0 && (worker->closing || settle_quiet(job)));
     job_release_permits(job);
+    job_unprepare(job);
     sl_admit_withdraw(worker->coord, &job->admission);
     job_free_slot(job);
     sl_task_cancel(&job->next);

@@ -74,10 +74,10 @@ struct sl_job {
     struct sl_map_node by_key;
     char key[JOB_KEY_MAX];
     const struct sl_stage_input *input;
-    struct sl_task next;   /* Something came that it may have waited for: job_next. */
-    struct sl_arena arena; /* What decoding and the stage made of the record. */
-    bool has_slot;
-    bool started;    /* The stage has begun with it and has not settled it. */
+    struct sl_task next;     /* Something came that it may have waited for: job_next. */
+    struct sl_arena arena;   /* What decoding and the stage made of the record. */
+    bool has_slot, prepared; /* prepared: stage.prepare came; neither start nor unprepare did. */
+    bool started;            /* The stage has begun with it and has not settled it. */
     bool restarting; /* Stopped, and admitted anew once nothing is in flight: the claim was lost, or
                       * somebody else ended the query, or bulk work could not be delivered. */
     bool marking;    /* sl_claim_stream is under way. */
@@ -155,6 +155,7 @@ void job_stop(struct sl_job *job); /* Running: calls closed, permits back. */
 void job_end(struct sl_job *job, enum sl_outcome outcome, enum sl_query_error code,
              const char *message);
 void job_leave_running(struct sl_job *job);
+void job_unprepare(struct sl_job *job); /* Also one that is not prepared. */
 void job_release_permits(struct sl_job *job);
 
 /* job_suspect.c */
@@ -171,8 +172,7 @@ void settle_dead_letter(struct sl_job *job, int err, const char *message);
 /* Its workers die of it: its record is a dead letter. A query then ends with worker_lost. */
 void settle_worn_out(struct sl_job *job, const char *why);
 void settle_nothing(struct sl_job *job); /* The record is finished with. */
-/* The process ends, without its producer by now: finished if all that it sent arrived, else left to
- * whoever reads the record next. */
+/* The process ends, its producer is gone: finished if all that was sent arrived, else left. */
 void settle_leave(struct sl_job *job);
 void settle_advance(struct sl_job *job); /* What came allows: perhaps the job's end. */
 

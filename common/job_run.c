@@ -70,6 +70,18 @@ void job_admit(struct sl_job *job)
         job->admission.permits[i] = asks ? &job->permits[i] : NULL;
     }
     sl_admit(worker->coord, &job->admission);
+    if (!job->input->bulk && job->fault_err == 0 && worker->stage->prepare != NULL) {
+        job->prepared = true; /* The admission goes out at the end of the turn: behind this. */
+        worker->stage->prepare(job);
+    }
+}
+
+void job_unprepare(struct sl_job *job)
+{
+    if (job->prepared) {
+        job->prepared = false;
+        job->worker->stage->unprepare(job);
+    }
 }
 
 /* Those that no call has taken up, or has given back. */
@@ -113,6 +125,7 @@ static void begin_running(struct sl_job *job)
 static void start(struct sl_job *job)
 {
     job->started = true;
+    job->prepared = false;
     job->worker->stage->start(job);
 }
 
@@ -147,7 +160,7 @@ static void start_again(struct sl_job *job)
 /* The worker that was sending the answer is dead. Nothing is paid for twice unasked. */
 static void on_streamed(struct sl_job *job)
 {
-    if (wants_restart(job) && sl_job_remaining_ms(job) > 0) {
+    if (job->fault_err == 0 && wants_restart(job) && sl_job_remaining_ms(job) > 0) {
         begin_running(job);
         start_again(job);
     } else {
@@ -218,6 +231,7 @@ static void park(struct sl_job *job)
     }
     job_set_state(job, JOB_PARKED);
     job_free_slot(job);
+    job_unprepare(job);
     sl_arena_fini(&job->arena);
     job->query = NULL;
     job->document = NULL;

@@ -46,6 +46,13 @@ struct sl_stage {
      * why. */
     int (*init)(struct sl_worker *worker, void **ret, char *why, size_t why_size);
     void (*fini)(void *stage_state); /* After the last. */
+    /* A query was decoded and is about to be admitted: what start would have to wait for may be
+     * asked of Redis now, on the same connection, and is answered before the admission is. The
+     * job's arena stays until cancel or unprepare. Its state is as it was left; nothing settles the
+     * job. May come again after unprepare. NULL: nothing to prepare. */
+    void (*prepare)(struct sl_job *job);
+    /* Prepared, and it does not start now, or never: nothing calls back into the job. */
+    void (*unprepare)(struct sl_job *job);
     /* The job is ours and its permits (sl_job_permit) are held where they were free. Exactly one of
      * the sl_job_* calls that settle it must follow, now or later. */
     void (*start)(struct sl_job *job);

@@ -171,7 +171,8 @@ static void on_backoff(struct sl_timer *timer)
 
 static bool may_retry(const struct sl_upstream_call *call, int err, bool connected)
 {
-    if (call->committed || call->attempts >= (uint32_t)call->upstream->config->attempts) {
+    if (call->committed || call->request.once ||
+        call->attempts >= (uint32_t)call->upstream->config->attempts) {
         return false;
     }
     if (err == -SL_ETIMEDOUT) {

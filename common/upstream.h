@@ -52,6 +52,7 @@ struct sl_upstream_request {
     struct sl_span body; /* JSON; copied. */
     size_t max_response; /* Bytes collected. */
     bool bulk;
+    bool once;                /* One attempt: who makes the call tries again itself. */
     int64_t deadline_ms;      /* Redis's clock: no call starts after it, none goes on after it. */
     struct sl_permit *permit; /* One that came with the admission, held or not; NULL: the call has
                                * its own. It is asked for when it is not held, and given back after

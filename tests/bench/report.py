@@ -25,7 +25,8 @@ side by side with what one would otherwise run: the same stub of all models and 
 system after the other.
 
 - **Sluice**: one gateway and one worker of each kind, release build, log level `warn`, limits so high
-  that they hold nothing back, 12 partitions.
+  that they hold nothing back, no vectors kept for questions that come again (`SLUICE_EMBED_CACHE=0`),
+  12 partitions.
 - **(a)**: the asyncio design in one process: FastAPI, uvicorn with uvloop and httptools, aiohttp,
   semaphores, the two searches gathered, answers streamed.
 - **(b)**: the Python job queue: a FastAPI gateway and aiokafka workers over the same broker and Redis.

@@ -57,7 +57,8 @@ def main():
     options = parse()
     limits = {f"SLUICE_{name}_LIMIT": options.limit for name in LIMITS}
     limits |= {"SLUICE_EMBED_QUERY_LIMIT": options.limit,
-               "SLUICE_EMBED_RESERVE": min(10, options.limit - 1), "SLUICE_LOG_LEVEL": "info"}
+               "SLUICE_EMBED_RESERVE": min(10, options.limit - 1), "SLUICE_EMBED_CACHE": 0,
+               "SLUICE_LOG_LEVEL": "info"}
     with Cluster(workers={name: options.workers for name in STAGES}, **limits) as cluster:
         cluster.upstream.behave(**LATENCIES)
         command = [sys.executable, CLIENT, "--url", cluster.url, "--mode", "query-sse"]

@@ -210,6 +210,7 @@ class Sluice:
             limits or {})
         settings = {f"SLUICE_{name}_LIMIT": limit for name, limit in limits.items()}
         settings |= {"SLUICE_EMBED_QUERY_LIMIT": limits["EMBED"], "SLUICE_EMBED_RESERVE": 1,
+                     "SLUICE_EMBED_CACHE": 0,  # The others have none either.
                      "SLUICE_MAX_INFLIGHT": LIMIT, "SLUICE_MAX_CONNECTIONS": LIMIT,
                      "SLUICE_LOG_LEVEL": "warn", "SLUICE_PARTITIONS": 12}
         settings |= environment

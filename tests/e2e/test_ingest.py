@@ -167,7 +167,7 @@ class Documents(Case):
         self.assertEqual(reasons[0][0], b"no message")
 
     def test_a_late_batch_of_an_old_version_does_not_come_back(self):
-        cluster = self.cluster(SLUICE_INGEST_BATCH=1)
+        cluster = self.cluster(SLUICE_INGEST_BATCH=1, SLUICE_EMBED_BULK_BATCH=1)
         cluster.upstream.behave(embed=[{"latency_ms": 0}, {"match": "SLOW", "latency_ms": 2500},
                                        {"match": "LAST", "latency_ms": 8000}])
 

@@ -2,6 +2,34 @@
 #include "tests/support/runtime/worker_fixture.h"
 #include "tests/support/test.h"
 
+/* --- before the start --- */
+
+TEST(a_query_is_prepared_with_its_admission_and_told_when_it_does_not_begin)
+{
+    fx_create(SL_STAGE_embed);
+    fx_ask("q1");
+    CHECK_INT(fx_prepared, 1);
+    fx_verdict("q1", SL_VERDICT_PARKED);
+    CHECK_INT(fx_prepared, 0);
+    fake_retry(fake_parked(0));
+    fx_turn();
+    CHECK_INT(fx_prepared, 1);
+    fx_verdict("q1", SL_VERDICT_DONE);
+    fx_turn();
+    CHECK_INT(fx_prepared, 0);
+    fx_ask("q2");
+    fx_grant("q2");
+    CHECK_INT(fx_prepared, 0);
+    fake_lose(fake_granted_to("q2")); /* Stopped, and to begin anew. */
+    fx_turn();
+    CHECK_INT(fx_prepared, 1);
+    fx_verdict("q2", SL_VERDICT_ENDED);
+    struct sl_position chunk = fx_chunk("d1");
+    CHECK_INT(fx_prepared, 0); /* Bulk work is not prepared. */
+    fx_verdict(fx_bulk_id(&chunk), SL_VERDICT_DONE);
+    CHECK_INT(fx_destroy(), 0);
+}
+
 /* --- the happy paths --- */
 
 TEST(a_forwarded_query_ends_after_its_acknowledgement_and_its_mark)
@@ -625,6 +653,7 @@ TEST(a_restart_that_waits_for_room_can_be_cancelled)
 int main(int argc, char **argv)
 {
     static const struct test_case cases[] = {
+        CASE(a_query_is_prepared_with_its_admission_and_told_when_it_does_not_begin),
         CASE(a_forwarded_query_ends_after_its_acknowledgement_and_its_mark),
         CASE(an_answered_query_is_stored_then_produced_then_marked),
         CASE(a_query_without_a_reply_topic_gets_a_result_and_is_measured_here),

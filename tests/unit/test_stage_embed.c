@@ -18,6 +18,7 @@ static void setup(void)
 {
     sl_clock_use(&now_us);
     setenv("SLUICE_EMBED_QUERY_LIMIT", "4", 1);
+    setenv("SLUICE_EMBED_CACHE", "0", 1);
     setenv("SLUICE_EMBED_URL", "http://127.0.0.1:1/v1", 1);
     worker = fake_worker_create(&embed_stage);
 }
@@ -145,91 +146,6 @@ TEST(only_the_text_at_fault_fails)
     teardown();
 }
 
-static struct sl_batch batch_of_two(void)
-{
-    static struct sl_span texts[2] = {{"p", 1}, {"q", 1}};
-    return (struct sl_batch){.doc_id = SL_SPAN("d"),
-                             .tenant = SL_SPAN("default"),
-                             .collection = SL_SPAN("default"),
-                             .total_chunks = 2,
-                             .texts = texts,
-                             .len = 2};
-}
-
-TEST(a_batch_of_chunks_goes_on_with_its_vectors)
-{
-    setup();
-    struct sl_batch batch = batch_of_two();
-    struct sl_job *job = fake_bulk_create(worker, &batch);
-    fake_start(job);
-    CHECK(fake_call(worker, 0)->request.bulk);
-    fake_call_end(fake_call(worker, 0), 0, 200, TWO);
-    CHECK_INT(job->settled, FAKE_DONE);
-    CHECK_STR(job->topic, "vectors");
-    CHECK(job->batch.dim == 2 && job->batch.vectors[3] == 4.0F && job->batch.failure.len == 0);
-    fake_job_destroy(job);
-    teardown();
-}
-
-TEST(a_chunk_at_fault_fails_its_batch_with_the_reason)
-{
-    setup();
-    struct sl_batch batch = batch_of_two();
-    struct sl_job *job = fake_bulk_create(worker, &batch);
-    fake_start(job);
-    fake_call_end(fake_call(worker, 0), -SL_EUPSTREAM, 500, "");
-    CHECK_INT(job->settled, FAKE_OPEN);
-    fake_call_end(fake_call(worker, 1), 0, 200, ONE);
-    fake_call_end(fake_call(worker, 2), -SL_EREJECTED, 400, "");
-    CHECK_INT(job->settled, FAKE_DONE);
-    CHECK(job->batch.vectors == NULL && job->batch.failure.len > 0);
-    fake_job_destroy(job);
-    teardown();
-}
-
-TEST(a_batch_that_three_workers_died_of_goes_on_as_failed_without_a_call)
-{
-    setup();
-    struct sl_batch batch = batch_of_two();
-    struct sl_job *job = fake_bulk_create(worker, &batch);
-    embed_stage.worn_out(job, "three workers died");
-    CHECK_INT(job->settled, FAKE_DONE);
-    CHECK_STR(job->topic, "vectors");
-    CHECK(job->batch.vectors == NULL && fake_call_count(worker) == 0);
-    CHECK(sl_span_is(job->batch.failure, "embedding: three workers died"));
-    fake_job_destroy(job);
-    teardown();
-}
-
-TEST(chunks_outlive_an_upstream_that_is_away)
-{
-    setup();
-    struct sl_batch batch = batch_of_two();
-    struct sl_job *job = fake_bulk_create(worker, &batch);
-    fake_start(job);
-    fake_call_end(fake_call(worker, 0), -SL_ETIMEDOUT, 0, "");
-    turn();
-    CHECK(job->settled == FAKE_OPEN && fake_call_count(worker) == 1);
-    now_us += 2000000;
-    turn();
-    CHECK_INT(fake_call_count(worker), 2);
-    fake_call_end(fake_call(worker, 1), 0, 200, TWO);
-    CHECK(job->settled == FAKE_DONE && job->batch.failure.len == 0);
-    fake_job_destroy(job);
-
-    job = fake_bulk_create(worker, &batch);
-    fake_start(job);
-    for (size_t i = 2; job->settled == FAKE_OPEN; i++) {
-        CHECK(i < 10);
-        fake_call_end(fake_call(worker, i), -SL_ECONN, 0, "");
-        now_us += 40000000;
-        turn();
-    }
-    CHECK(job->settled == FAKE_DONE && job->batch.failure.len > 0);
-    fake_job_destroy(job);
-    teardown();
-}
-
 TEST(responses_that_do_not_fit_are_refused)
 {
     static const char *const bodies[] = {
@@ -279,12 +195,6 @@ int main(int argc, char **argv)
         {"a_member_leaves_and_the_last_closes_the_call",
          a_member_leaves_and_the_last_closes_the_call},
         {"only_the_text_at_fault_fails", only_the_text_at_fault_fails},
-        {"a_batch_of_chunks_goes_on_with_its_vectors", a_batch_of_chunks_goes_on_with_its_vectors},
-        {"a_chunk_at_fault_fails_its_batch_with_the_reason",
-         a_chunk_at_fault_fails_its_batch_with_the_reason},
-        {"a_batch_that_three_workers_died_of_goes_on_as_failed_without_a_call",
-         a_batch_that_three_workers_died_of_goes_on_as_failed_without_a_call},
-        {"chunks_outlive_an_upstream_that_is_away", chunks_outlive_an_upstream_that_is_away},
         {"responses_that_do_not_fit_are_refused", responses_that_do_not_fit_are_refused},
         {"a_response_that_memory_runs_out_for_is_told_as_that",
          a_response_that_memory_runs_out_for_is_told_as_that},

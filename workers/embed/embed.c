@@ -1,19 +1,23 @@
 /*
  * The embed stage: questions and document chunks become vectors.
  *
- * Questions are gathered: while the calls under way leave half of the questions' permits free, one
+ * A question that was embedded lately has its vector in Redis. It is looked up before the admission
+ * is asked for, on the same connection, so the answer is there when the job starts, and a vector
+ * that was found goes on at once, with the permit given back unused. Nothing waits for a look-up.
+ *
+ * The others are gathered: while the calls under way leave half of the questions' permits free, one
  * goes out at once (with those that came in the same turn). From there on permits are worth more
  * than milliseconds: others wait for at most SLUICE_EMBED_WINDOW or until SLUICE_EMBED_BATCH of
- * them are there, and share a call and its permit. A batch of chunks is a call of its own, as bulk
- * work; a chunk at fault fails its document: the batch goes on to ingestion with the reason in place
- * of vectors.
+ * them are there, and share a call and its permit.
  *
- * The calls are in call.c, what becomes of each text in member.c.
+ * Chunks are bulk work: batch.c has their jobs, bulk.c their calls. They share nothing with the
+ * questions but the loop and the upstream.
  */
 #include "workers/embed/embed.h"
 
+#include "common/log.h"
 #include "common/worker.h"
-#include "workers/embed/call.h"
+#include "workers/embed/embed_internal.h"
 
 #include <stdlib.h>
 
@@ -29,7 +33,7 @@ static long long query_max(void)
 
 static void flush(struct embed_stage *stage)
 {
-    struct embed_member members[EMBED_MEMBERS_MAX];
+    struct sl_job *jobs[EMBED_TEXTS_MAX];
     while (!sl_list_empty(&stage->gathered)) {
         size_t len = 0;
         while (len < (size_t)embed_config.batch && !sl_list_empty(&stage->gathered)) {
@@ -37,12 +41,11 @@ static void flush(struct embed_stage *stage)
             struct embed_state *state = SL_ITEM(node, struct embed_state, in_gathered);
             sl_list_remove(node);
             stage->gathered_len--;
-            members[len++] =
-                (struct embed_member){.job = state->job, .text = sl_job_query(state->job)->query};
+            jobs[len++] = state->job;
         }
-        int rv = embed_call_start(stage, members, len, false);
+        int rv = embed_call_start(stage, jobs, len);
         for (size_t i = 0; i < len && rv != 0; i++) {
-            embed_member_failed(&members[i], false, rv, sl_error_text(rv));
+            embed_question_failed(jobs[i], rv, sl_error_text(rv));
         }
     }
     sl_timer_stop(sl_worker_loop(stage->worker), &stage->window);
@@ -80,34 +83,85 @@ void embed_flush_soon(struct embed_stage *stage)
     }
 }
 
-/* --- jobs --- */
+/* --- questions --- */
 
-static void start_batch(struct embed_stage *stage, struct sl_job *job)
+static void go_on_with(struct sl_job *job, const float *vector, size_t dim)
 {
-    const struct sl_batch *batch = sl_job_batch(job);
-    struct embed_member members[EMBED_MEMBERS_MAX];
-    int rv = 0;
-    if (batch->len == 0 || batch->len > EMBED_MEMBERS_MAX) {
-        sl_job_fail(job, SL_QERR_BAD_REQUEST, "a batch must have 1 to 256 texts");
-        return;
-    }
-    for (size_t i = 0; i < batch->len; i++) {
-        members[i] = (struct embed_member){.job = job, .text = batch->texts[i], .index = i};
-    }
-    rv = embed_call_start(stage, members, batch->len, true);
-    if (rv != 0) {
-        sl_job_fail(job, SL_QERR_INTERNAL, sl_error_text(rv));
-    }
+    struct sl_query *query = sl_job_query(job);
+    query->vector = vector;
+    query->vector_len = dim;
+    sl_job_forward(job, "retrieve");
 }
 
-static void start(struct sl_job *job)
+void embed_question_done(struct sl_job *job, const float *vector, size_t dim)
+{
+    float *copy = sl_arena_alloc(sl_job_arena(job), dim * sizeof(float));
+    if (copy == NULL) {
+        sl_job_fail(job, SL_QERR_INTERNAL, sl_error_text(-SL_ENOMEM));
+        return;
+    }
+    memcpy(copy, vector, dim * sizeof(float));
+    go_on_with(job, copy, dim);
+}
+
+void embed_question_failed(struct sl_job *job, int err, const char *why)
+{
+    sl_job_fail(job,
+                err == -SL_EEXPIRED ? SL_QERR_TIMEOUT
+                : err == -SL_ENOMEM ? SL_QERR_INTERNAL
+                                    : SL_QERR_UPSTREAM_ERROR,
+                why);
+}
+
+static void on_found(void *ctx, const struct sl_span *entries, size_t len)
+{
+    struct embed_state *state = ctx;
+    struct embed_stage *stage = sl_worker_stage(sl_job_worker(state->job));
+    (void)len;
+    state->ask = NULL;
+    if (entries[0].len > 0 && stage->dim > 0) {
+        float *vector = sl_arena_alloc(sl_job_arena(state->job), stage->dim * sizeof(float));
+        if (vector != NULL && embed_cache_read(entries[0], &state->key, stage->dim, vector)) {
+            state->vector = vector;
+            state->dim = stage->dim;
+        }
+    }
+    embed_cache_count(stage->cache, EMBED_QUESTION, state->vector != NULL);
+}
+
+static void prepare(struct sl_job *job)
 {
     struct embed_stage *stage = sl_worker_stage(sl_job_worker(job));
     struct embed_state *state = sl_job_state(job);
-    state->job = job;
-    sl_list_init(&state->in_gathered);
-    if (sl_job_bulk(job)) {
-        start_batch(stage, job);
+    *state = (struct embed_state){.job = job};
+    if (stage->cache == NULL) {
+        return;
+    }
+    embed_cache_key(stage->cache, sl_job_query(job)->query, &state->key);
+    if (embed_cache_get(stage->cache, EMBED_QUESTION, &state->key, 1, on_found, state,
+                        &state->ask) != 0) {
+        embed_cache_count(stage->cache, EMBED_QUESTION, false);
+    }
+}
+
+static void unprepare(struct sl_job *job)
+{
+    struct embed_state *state = sl_job_state(job);
+    if (state->ask != NULL) {
+        embed_cache_cancel(state->ask);
+        state->ask = NULL;
+    }
+}
+
+static void start_question(struct embed_stage *stage, struct sl_job *job)
+{
+    struct embed_state *state = sl_job_state(job);
+    if (state->ask != NULL) { /* Not there in time: it is not waited for. */
+        embed_cache_count(stage->cache, EMBED_QUESTION, false);
+        unprepare(job);
+    }
+    if (state->vector != NULL) {
+        go_on_with(job, state->vector, state->dim);
         return;
     }
     sl_list_push(&stage->gathered, &state->in_gathered);
@@ -119,9 +173,8 @@ static void start(struct sl_job *job)
     }
 }
 
-static void cancel(struct sl_job *job)
+static void cancel_question(struct embed_stage *stage, struct sl_job *job)
 {
-    struct embed_stage *stage = sl_worker_stage(sl_job_worker(job));
     struct embed_state *state = sl_job_state(job);
     if (!sl_list_empty(&state->in_gathered)) {
         sl_list_remove(&state->in_gathered);
@@ -131,13 +184,30 @@ static void cancel(struct sl_job *job)
         embed_call_leave(state->call, job);
         state->call = NULL;
     }
-    for (size_t i = 0; i < state->bulk_len && state->bulk != NULL; i++) {
-        if (state->bulk[i] != NULL) {
-            embed_call_close(state->bulk[i]);
-        }
+}
+
+/* --- jobs --- */
+
+static void start(struct sl_job *job)
+{
+    struct embed_stage *stage = sl_worker_stage(sl_job_worker(job));
+    struct embed_state *state = sl_job_state(job);
+    state->job = job;
+    sl_list_init(&state->in_gathered);
+    if (sl_job_bulk(job)) {
+        embed_batch_start(stage, job);
+    } else {
+        start_question(stage, job);
     }
-    free(state->bulk);
-    state->bulk = NULL;
+}
+
+static void cancel(struct sl_job *job)
+{
+    if (sl_job_bulk(job)) {
+        embed_batch_cancel(job);
+    } else {
+        cancel_question(sl_worker_stage(sl_job_worker(job)), job);
+    }
 }
 
 /* Ingestion says which document it was. */
@@ -145,11 +215,37 @@ static void worn_out(struct sl_job *job, const char *why)
 {
     struct embed_state *state = sl_job_state(job);
     state->job = job;
-    sl_list_init(&state->in_gathered);
     embed_batch_lost(job, why);
 }
 
 /* --- the stage --- */
+
+void embed_saw_dim(struct embed_stage *stage, size_t dim)
+{
+    if (stage->dim != dim) {
+        sl_log(SL_LOG_INFO, "the embedding model's vectors", SL_INT("dimensions", dim),
+               SL_INT("before", stage->dim), SL_STR("model", embed_config.upstream.model));
+        stage->dim = dim;
+        sl_gauge_set(stage->dimensions, (double)dim);
+    }
+}
+
+/* A server that is asked for no model by name is one by its address. */
+static int open_cache(struct embed_stage *stage)
+{
+    struct sl_coord *coord = sl_worker_coord(stage->worker);
+    const struct sl_upstream_config *upstream = &embed_config.upstream;
+    if (embed_config.cache == 0) {
+        return 0;
+    }
+    const struct embed_cache_config config = {
+        .prefix = sl_coord_prefix(coord),
+        .model = upstream->model[0] != '\0' ? upstream->model : upstream->url,
+        .entries = embed_config.cache > 1 ? (size_t)embed_config.cache : 2,
+        .ttl_ms = sl_coord_result_ttl_ms(coord)};
+    return embed_cache_create(sl_worker_loop(stage->worker), sl_coord_redis(coord),
+                              sl_worker_metrics(stage->worker), &config, &stage->cache);
+}
 
 static int init(struct sl_worker *worker, void **ret, char *why, size_t why_size)
 {
@@ -161,30 +257,44 @@ static int init(struct sl_worker *worker, void **ret, char *why, size_t why_size
     }
     stage->worker = worker;
     sl_list_init(&stage->gathered);
+    sl_list_init(&stage->chunks);
     *ret = stage;
-    return sl_upstream_create(sl_worker_loop(worker), sl_worker_http(worker),
-                              sl_worker_coord(worker), sl_worker_metrics(worker), "EMBED",
-                              &embed_config.upstream, &stage->upstream);
+    stage->dimensions =
+        sl_metrics_gauge(sl_worker_metrics(worker), "sluice_embed_dimensions",
+                         "Numbers of the last vector that the model made; 0: none yet.", NULL);
+    int rv = open_cache(stage);
+    return rv != 0 ? rv
+                   : sl_upstream_create(sl_worker_loop(worker), sl_worker_http(worker),
+                                        sl_worker_coord(worker), sl_worker_metrics(worker), "EMBED",
+                                        &embed_config.upstream, &stage->upstream);
 }
 
 static void fini(void *stage_state)
 {
     struct embed_stage *stage = stage_state;
-    sl_timer_stop(sl_worker_loop(stage->worker), &stage->window);
+    struct sl_loop *loop = sl_worker_loop(stage->worker);
+    sl_timer_stop(loop, &stage->window);
+    sl_timer_stop(loop, &stage->bulk_window);
     sl_task_cancel(&stage->flush);
+    sl_task_cancel(&stage->bulk_flush);
     sl_upstream_destroy(stage->upstream);
+    embed_cache_destroy(stage->cache);
     free(stage);
+}
+
+size_t embed_bulk_max(void)
+{
+    long long limit = embed_config.upstream.limit;
+    return limit > embed_config.reserve ? (size_t)(limit - embed_config.reserve) : 1;
 }
 
 /* A small limit bounds what is set apart from it: one call of each kind can always be made. */
 static size_t limits(struct sl_limit ret[SL_STAGE_LIMITS])
 {
-    long long limit = embed_config.upstream.limit;
-    long long bulk = limit > embed_config.reserve ? limit - embed_config.reserve : 1;
     ret[0] = (struct sl_limit){.name = "EMBED",
-                               .limit = (uint32_t)limit,
+                               .limit = (uint32_t)embed_config.upstream.limit,
                                .query_max = (uint32_t)query_max(),
-                               .bulk_max = (uint32_t)bulk};
+                               .bulk_max = (uint32_t)embed_bulk_max()};
     return 1;
 }
 
@@ -212,7 +322,7 @@ static const struct sl_option batch_options[] = {
      .type = SL_OPT_INT,
      .fallback = "32",
      .min = 1,
-     .max = EMBED_MEMBERS_MAX,
+     .max = EMBED_TEXTS_MAX,
      .offset = offsetof(struct embed_config, batch),
      .help = "Questions that share one call at most."},
     {.name = "SLUICE_EMBED_WINDOW",
@@ -223,6 +333,27 @@ static const struct sl_option batch_options[] = {
      .offset = offsetof(struct embed_config, window_ms),
      .help =
          "How long a question waits for others when half of the permits for questions are in use."},
+    {.name = "SLUICE_EMBED_BULK_BATCH",
+     .type = SL_OPT_INT,
+     .fallback = "32",
+     .min = 1,
+     .max = EMBED_TEXTS_MAX,
+     .offset = offsetof(struct embed_config, bulk_batch),
+     .help = "Chunks, of one or several documents, that share one call at most."},
+    {.name = "SLUICE_EMBED_BULK_WINDOW",
+     .type = SL_OPT_DURATION,
+     .fallback = "20ms",
+     .min = 1,
+     .max = 10000,
+     .offset = offsetof(struct embed_config, bulk_window_ms),
+     .help = "How long a chunk waits for others that share its call."},
+    {.name = "SLUICE_EMBED_CACHE",
+     .type = SL_OPT_INT,
+     .fallback = "10000",
+     .min = 0,
+     .max = 100000000,
+     .offset = offsetof(struct embed_config, cache),
+     .help = "Vectors that Redis keeps for SLUICE_RESULT_TTL, half of them of questions; 0: none."},
     {.name = NULL},
 };
 static const struct sl_option_set option_sets[] = {
@@ -248,6 +379,8 @@ const struct sl_stage embed_stage = {
     .option_set_count = 2,
     .init = init,
     .fini = fini,
+    .prepare = prepare,
+    .unprepare = unprepare,
     .start = start,
     .cancel = cancel,
     .worn_out = worn_out,

@@ -13,10 +13,11 @@ enum { START_US = 5000000, TURNS = 6, RUNNING_MAX = 64 };
 
 struct state {
     bool running;
+    bool prepared;
 };
 
 struct sl_worker fx_worker;
-size_t fx_starts, fx_cancels;
+size_t fx_starts, fx_cancels, fx_prepared;
 const char *fx_partial;
 bool fx_hears_losses;
 
@@ -26,10 +27,32 @@ static size_t running_count;
 
 /* --- the stage --- */
 
+/* A query is prepared once before it begins, behind its place in the line; and once more after it
+ * was told that it does not. */
+static void prepare(struct sl_job *job)
+{
+    struct state *state = sl_job_state(job);
+    CHECK(!state->prepared && !state->running && !sl_job_bulk(job) && sl_job_query(job) != NULL);
+    CHECK(fake_waiting(job->id.data) == &job->admission);
+    state->prepared = true;
+    fx_prepared++;
+}
+
+static void unprepare(struct sl_job *job)
+{
+    struct state *state = sl_job_state(job);
+    CHECK(state->prepared && fx_prepared > 0);
+    state->prepared = false;
+    fx_prepared--;
+}
+
 static void start(struct sl_job *job)
 {
     struct state *state = sl_job_state(job);
     CHECK(!state->running && running_count < RUNNING_MAX);
+    CHECK(state->prepared == !sl_job_bulk(job));
+    fx_prepared -= state->prepared ? 1 : 0;
+    state->prepared = false;
     state->running = true;
     running[running_count++] = job;
     fx_starts++;
@@ -76,7 +99,7 @@ static int init(struct sl_worker *worker, void **ret, char *why, size_t why_size
 
 static void fini(void *stage_state)
 {
-    CHECK(stage_state == &fx_worker && running_count == 0);
+    CHECK(stage_state == &fx_worker && running_count == 0 && fx_prepared == 0);
 }
 
 static size_t limits(struct sl_limit ret[SL_STAGE_LIMITS])
@@ -99,6 +122,8 @@ static struct sl_stage stage = {
     .state_size = sizeof(struct state),
     .init = init,
     .fini = fini,
+    .prepare = prepare,
+    .unprepare = unprepare,
     .start = start,
     .cancel = cancel,
 };
@@ -121,7 +146,7 @@ int fx_start_stage(const struct sl_stage *tested)
                                                 .max_inflight_bulk = FX_BULK_SLOTS,
                                                 .parked_max = 1 << 20,
                                                 .ca_file = ""};
-    fx_starts = fx_cancels = 0;
+    fx_starts = fx_cancels = fx_prepared = 0;
     fx_partial = NULL;
     fake_on_ack = NULL;
     fake_on_end = NULL;

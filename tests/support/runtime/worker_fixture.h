@@ -44,6 +44,7 @@ const char *fx_bulk_id(const struct sl_position *position); /* As claims name it
 /* --- the stage: jobs between start and their settling --- */
 
 extern size_t fx_starts, fx_cancels;
+extern size_t fx_prepared; /* Queries that are to begin, and may have asked for something. */
 size_t fx_running_count(void);
 struct sl_job *fx_nth_running(size_t i);
 struct sl_job *fx_running(const char *id); /* NULL: it does not run. */

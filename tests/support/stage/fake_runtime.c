@@ -6,6 +6,7 @@
 #include "tests/support/stage/fake_runtime.h"
 
 #include "common/clock.h"
+#include "tests/support/stage/fake_redis.h"
 #include "tests/support/test.h"
 
 enum { ARENA_MAX = 16 << 20 };
@@ -66,6 +67,7 @@ void fake_forget_calls(struct sl_worker *worker)
 void fake_worker_destroy(struct sl_worker *worker)
 {
     worker->stage->fini(worker->state);
+    fake_redis_close();
     fake_forget_calls(worker);
     sl_loop_destroy(worker->loop);
     sl_metrics_destroy(worker->metrics);
@@ -156,6 +158,11 @@ struct sl_job *fake_bulk_create(struct sl_worker *worker, const struct sl_batch 
     job->bulk = true;
     job->batch = *batch;
     return job;
+}
+
+void fake_prepare(struct sl_job *job)
+{
+    job->worker->stage->prepare(job);
 }
 
 void fake_start(struct sl_job *job)

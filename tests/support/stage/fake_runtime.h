@@ -13,7 +13,7 @@
 
 enum fake_settled { FAKE_OPEN, FAKE_FORWARDED, FAKE_DONE, FAKE_FINISHED, FAKE_FAILED };
 
-enum { FAKE_EVENTS_MAX = 64, FAKE_CALLS_MAX = 16, FAKE_TEXT_MAX = 4096 };
+enum { FAKE_EVENTS_MAX = 64, FAKE_CALLS_MAX = 512, FAKE_TEXT_MAX = 4096 };
 
 struct fake_event {
     enum sl_event_type type;
@@ -77,6 +77,7 @@ void fake_settle_loop(struct sl_worker *worker);
 /* A job with a question; the caller may change job->query before fake_start. */
 struct sl_job *fake_job_create(struct sl_worker *worker, const char *question);
 struct sl_job *fake_bulk_create(struct sl_worker *worker, const struct sl_batch *batch);
+void fake_prepare(struct sl_job *job); /* Of a stage that prepares; before the start. */
 void fake_start(struct sl_job *job);
 void fake_cancel(struct sl_job *job);
 void fake_job_destroy(struct sl_job *job);
