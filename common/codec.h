@@ -35,6 +35,10 @@ void sl_query_encode(const struct sl_query *query, struct sl_buf *out);
 /* The result record (INTERFACES: a result). */
 void sl_result_encode(const struct sl_query *query, const struct sl_result *result, bool json,
                       struct sl_buf *out);
+/* A result record. -SL_EBADMSG or -SL_EINVAL (a dead letter both), -SL_EVERSION, -SL_ENOMEM; ended
+ * is untouched then. Unknown members are left out, absent ones are zero. */
+int sl_result_decode(struct sl_span bytes, bool json, struct sl_arena *arena,
+                     struct sl_ended *ended, struct sl_fault *fault) SL_CHECKED;
 void sl_event_encode(const struct sl_event *event, bool json, struct sl_buf *out);
 /* MessagePack only. event->query and result point into the arena. -SL_EBADMSG, -SL_EVERSION,
  * -SL_ENOMEM. */

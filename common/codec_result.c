@@ -185,3 +185,42 @@ void sl_sources_json(const struct sl_query *query, struct sl_buf *out)
     sl_sink_init(&sink, out, true);
     sl_sink_sources(&sink, query, true);
 }
+
+/* --- reading --- */
+
+enum { ID_MAX = 64, ANSWER_MAX = 8 << 20 };
+
+struct decoded {
+    struct sl_ended ended; /* First, as the readers of its parts expect. */
+};
+
+/* clang-format off */
+static const struct sl_field fields[] = {
+    {.name = "v", .read = sl_read_pass},
+    {"id", sl_read_text, offsetof(struct decoded, ended.query.id), 1, ID_MAX, NULL, true},
+    {"query", sl_read_text, offsetof(struct decoded, ended.query.query), 0, ANSWER_MAX, NULL, false},
+    {"answer", sl_read_text, offsetof(struct decoded, ended.result.answer), 0, ANSWER_MAX, NULL, false},
+    SL_OUTCOME_FIELDS(struct decoded, ended)
+};
+/* clang-format on */
+
+int sl_result_decode(struct sl_span bytes, bool json, struct sl_arena *arena,
+                     struct sl_ended *ended, struct sl_fault *fault)
+{
+    static const struct sl_fields result_fields = {fields, SL_FIELDS_COUNT(fields), false};
+    struct sl_decoder decoder = {.arena = arena, .fault = fault};
+    struct sl_json_doc *doc;
+    struct sl_value root;
+    struct decoded decoded = {.ended = {.query = {.json = json}}};
+    *fault = (struct sl_fault){{0}, {0}};
+    int rv = sl_decoder_open(&decoder, bytes, json, &doc, &root);
+    if (rv == 0) {
+        sl_decoder_read(&decoder, &result_fields, &root, &decoded);
+        rv = decoder.err;
+    }
+    sl_json_free(doc);
+    if (rv == 0) {
+        *ended = decoded.ended;
+    }
+    return rv;
+}

@@ -151,8 +151,19 @@ static int decode_query(struct sl_job *job)
     return rv;
 }
 
+static int decode_result(struct sl_job *job)
+{
+    job->ended = sl_arena_alloc(&job->arena, sizeof(*job->ended));
+    return job->ended == NULL ? -SL_ENOMEM
+                              : sl_result_decode(job->record.value, sl_route_json(&job->record),
+                                                 &job->arena, job->ended, &job->fault);
+}
+
 static int decode_bulk(struct sl_job *job)
 {
+    if (job->input->kind == SL_INPUT_RESULT) {
+        return decode_result(job);
+    }
     if (job->input->kind == SL_INPUT_BATCH) {
         job->batch = sl_arena_alloc(&job->arena, sizeof(*job->batch));
         return job->batch == NULL
@@ -173,7 +184,8 @@ static int decode_bulk(struct sl_job *job)
     return rv;
 }
 
-/* Sets query, document or batch. 0: it is a job (perhaps with job->fault_err set); else not. */
+/* Sets query, document, batch or ended. 0: it is a job (perhaps with job->fault_err set); else not.
+ */
 int intake_decode(struct sl_job *job)
 {
     uint64_t began_us = sl_clock_now_us();
@@ -234,6 +246,7 @@ static void bury(struct sl_job *job, int err, const char *message)
     sl_arena_fini(&job->arena); /* Decoding may have used it up. */
     job->document = NULL;
     job->batch = NULL;
+    job->ended = NULL;
     settle_dead_letter(job, err, message);
 }
 

@@ -218,6 +218,7 @@ void job_forget(struct sl_job *job)
     job->query = NULL;
     job->document = NULL;
     job->batch = NULL;
+    job->ended = NULL;
     job->fault_err = 0;
     job->early_seen = job->early_seen || job->seq > 0;
     job->seq = 0;
@@ -254,7 +255,9 @@ static void begin_anew(struct sl_job *job)
 static void on_next(struct sl_task *task)
 {
     struct sl_job *job = SL_ITEM(task, struct sl_job, next);
-    if (!job->restarting) {
+    if (job->state == JOB_ADMITTING) {
+        job_begin_unclaimed(job);
+    } else if (!job->restarting) {
         settle_advance(job);
     } else if (settle_quiet(job)) {
         begin_anew(job);

@@ -21,7 +21,9 @@
 struct sl_query *sl_job_query(struct sl_job *job);
 struct sl_document *sl_job_document(struct sl_job *job);
 struct sl_batch *sl_job_batch(struct sl_job *job);
-const char *sl_job_input(const struct sl_job *job); /* The topic, without prefix. */
+const struct sl_ended *sl_job_result(struct sl_job *job);
+int64_t sl_job_timestamp_ms(const struct sl_job *job); /* Of its record: when it was appended. */
+const char *sl_job_input(const struct sl_job *job);    /* The topic, without prefix. */
 
 struct sl_worker *sl_job_worker(struct sl_job *job);
 void *sl_job_state(struct sl_job *job); /* The stage's state_size bytes. */
@@ -57,6 +59,9 @@ void sl_job_on_flush(struct sl_job *job, void (*flush)(struct sl_job *job));
  * above. */
 int sl_job_send(struct sl_job *job, const char *topic, struct sl_span key,
                 struct sl_span value) SL_CHECKED;
+/* The same with a value that is JSON. */
+int sl_job_send_json(struct sl_job *job, const char *topic, struct sl_span key,
+                     struct sl_span value) SL_CHECKED;
 
 /* --- Settling: one of these, once --- */
 

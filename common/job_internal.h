@@ -93,6 +93,7 @@ struct sl_job {
     struct sl_query *query;
     struct sl_document *document;
     struct sl_batch *batch;
+    struct sl_ended *ended;
     struct sl_span id;
     struct sl_fault fault;
     int fault_err; /* -SL_EINVAL: a query that is not valid, to be told so; 0: none. */
@@ -150,6 +151,7 @@ void job_destroy(struct sl_job *job);
 
 /* job_run.c */
 void job_admit(struct sl_job *job);
+void job_begin_unclaimed(struct sl_job *job); /* job_admit asked for it; a turn later. */
 bool job_runs(const struct sl_job *job);
 void job_stop(struct sl_job *job); /* Running: calls closed, permits back. */
 void job_end(struct sl_job *job, enum sl_outcome outcome, enum sl_query_error code,

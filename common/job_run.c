@@ -9,6 +9,9 @@
  * is. A lost claim ends nothing: somebody else has the job, so it is stopped, admitted anew and
  * will find out. A claim whose deadline passed on the way from Redis is not begun.
  *
+ * Results need no claim: whoever reads one may run it, so it runs a turn after it came, whatever
+ * Redis says or does.
+ *
  * A generation marks its claim before it shows anything (sl_job_stream). Whoever is granted such a
  * claim gets STREAMED instead, and ends the query, or says `restart` and begins, as its caller
  * wished.
@@ -54,6 +57,10 @@ void job_admit(struct sl_job *job)
     struct sl_worker *worker = job->worker;
     bool asks = !job->input->bulk && job->fault_err == 0 && brings_permits(worker);
     assert(job->state == JOB_ADMITTING);
+    if (job->input->kind == SL_INPUT_RESULT) {
+        job_next(job);
+        return;
+    }
     job->admission.id = job->id;
     job->admission.stage = worker->stage->name;
     job->admission.bulk = job->input->bulk;
@@ -139,6 +146,16 @@ static void run(struct sl_job *job)
     } else {
         begin_running(job);
         start(job);
+    }
+}
+
+void job_begin_unclaimed(struct sl_job *job)
+{
+    if (job->input->kind == SL_INPUT_RESULT && job->worker->draining) {
+        job_abandon(job);
+    } else if (job->input->kind == SL_INPUT_RESULT) {
+        job->admission.attempt = 1;
+        run(job);
     }
 }
 

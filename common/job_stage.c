@@ -22,6 +22,16 @@ struct sl_batch *sl_job_batch(struct sl_job *job)
     return job->batch;
 }
 
+const struct sl_ended *sl_job_result(struct sl_job *job)
+{
+    return job->ended;
+}
+
+int64_t sl_job_timestamp_ms(const struct sl_job *job)
+{
+    return job->record.timestamp_ms;
+}
+
 const char *sl_job_input(const struct sl_job *job)
 {
     return job->input->topic;

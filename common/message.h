@@ -150,6 +150,12 @@ struct sl_result {
     uint32_t retrieval_latency_ms, generation_latency_ms, ttft_ms, total_ms;
 };
 
+/* A result as it is read from its topic: query has only what the result says of it. */
+struct sl_ended {
+    struct sl_query query; /* First: its parts are read as those of a query. */
+    struct sl_result result;
+};
+
 enum sl_event_type {
     SL_EVENT_SOURCES,
     SL_EVENT_DELTA,

@@ -126,12 +126,13 @@ int sl_job_emit(struct sl_job *job, struct sl_event *event)
     return rv;
 }
 
-int sl_job_send(struct sl_job *job, const char *topic, struct sl_span key, struct sl_span value)
+static int send_typed(struct sl_job *job, const char *topic, struct sl_span key,
+                      struct sl_span value, struct sl_span content_type)
 {
     char name[TOPIC_MAX];
     assert(job_runs(job));
     worker_topic(job->worker, topic, name);
-    const struct sl_kafka_header type = {SL_SPAN("content-type"), SL_SPAN("application/msgpack")};
+    const struct sl_kafka_header type = {SL_SPAN("content-type"), content_type};
     struct sl_outgoing record = {.topic = name,
                                  .partition = -1,
                                  .key = key,
@@ -139,6 +140,17 @@ int sl_job_send(struct sl_job *job, const char *topic, struct sl_span key, struc
                                  .headers = &type,
                                  .header_count = 1};
     return send_counted(job, &record);
+}
+
+int sl_job_send(struct sl_job *job, const char *topic, struct sl_span key, struct sl_span value)
+{
+    return send_typed(job, topic, key, value, SL_SPAN("application/msgpack"));
+}
+
+int sl_job_send_json(struct sl_job *job, const char *topic, struct sl_span key,
+                     struct sl_span value)
+{
+    return send_typed(job, topic, key, value, SL_SPAN("application/json"));
 }
 
 void settle_go_on(struct sl_list *jobs)

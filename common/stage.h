@@ -13,7 +13,9 @@
 struct sl_worker;
 struct sl_job;
 
-enum sl_input_kind { SL_INPUT_QUERY, SL_INPUT_DOCUMENT, SL_INPUT_BATCH };
+/* A result's record is asked of Redis for nothing: no claim, no cancellation, no attempts. What is
+ * made of it must bear being made twice. */
+enum sl_input_kind { SL_INPUT_QUERY, SL_INPUT_DOCUMENT, SL_INPUT_BATCH, SL_INPUT_RESULT };
 
 struct sl_stage_input {
     const char *topic; /* Without prefix: "retrieve"; NULL ends the inputs. */

@@ -434,3 +434,8 @@ struct sl_http_client *sl_worker_http(struct sl_worker *worker)
 {
     return worker->http;
 }
+
+struct sl_condition *sl_worker_condition(struct sl_worker *worker, const char *name)
+{
+    return sl_admin_condition(worker->admin, name);
+}

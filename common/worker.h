@@ -13,5 +13,9 @@ struct sl_loop *sl_worker_loop(struct sl_worker *worker);
 struct sl_metrics *sl_worker_metrics(struct sl_worker *worker);
 struct sl_coord *sl_worker_coord(struct sl_worker *worker);
 struct sl_http_client *sl_worker_http(struct sl_worker *worker);
+/* A condition of the stage's own for /readyz (admin.h), not met at first. name is static. NULL: out
+ * of memory. */
+struct sl_condition;
+struct sl_condition *sl_worker_condition(struct sl_worker *worker, const char *name) SL_CHECKED;
 
 #endif

@@ -20,6 +20,7 @@ WORKERS = {
     "rerank": 3,
     "generate": 4,
     "ingest": 5,
+    "observe": 6,
     "gateway": 0,
 }
 SERVERS = ("kafka", "redis", "model-chat", "model-embed", "model-rerank")

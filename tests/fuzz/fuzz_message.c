@@ -65,6 +65,23 @@ static void try_event(struct sl_span bytes, struct sl_buf *first, struct sl_buf 
     require(sl_span_equal(sl_buf_span(first), sl_buf_span(second)));
 }
 
+/* A result, as MessagePack and as JSON: what is read of it is written and read again, the same. */
+static void try_result(struct sl_span bytes, bool json, struct sl_buf *first, struct sl_buf *second)
+{
+    struct sl_ended ended, again;
+    struct sl_fault fault;
+    sl_buf_clear(first);
+    sl_buf_clear(second);
+    if (sl_result_decode(bytes, json, &arena, &ended, &fault) != 0) {
+        return;
+    }
+    sl_result_encode(&ended.query, &ended.result, false, first);
+    require(sl_buf_error(first) == 0);
+    require(sl_result_decode(sl_buf_span(first), false, &arena, &again, &fault) == 0);
+    sl_result_encode(&again.query, &again.result, false, second);
+    require(sl_span_equal(sl_buf_span(first), sl_buf_span(second)));
+}
+
 static void try_bulk(struct sl_span bytes, struct sl_buf *first, struct sl_buf *second)
 {
     struct sl_batch batch;
@@ -100,6 +117,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         sl_buf_clear(&first);
         sl_buf_clear(&second);
         try_bulk(bytes, &first, &second);
+        try_result(bytes, false, &first, &second);
     } else {
         struct sl_event event;
         require(sl_event_decode(bytes, &arena, &event) == -SL_EBADMSG);

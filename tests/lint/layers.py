@@ -19,7 +19,8 @@ import sys
 LAYERS = {
     0: """arena backoff buf chunk clock codec decimal digest error fts_query fusion json list log map message metrics
           option_value options sse uuid window""",  # No input or output.
-    1: """http_client http_curl http_server http_text kafka loop lua_scripts redis relaxed sqlite tcp trim""",
+    1: """http_client http_curl http_server http_text kafka loop lua_scripts postgres redis relaxed sqlite tcp
+          trim""",
     2: """admin attach bundle claim coord ending ingest_account intake job permit process settle stage store upstream
           worker""",
 }
@@ -32,6 +33,7 @@ LIBRARIES = {
     "hiredis/": None,
     "msgpack": None,
     "sqlite3": None,
+    "libpq": None,
     "llhttp.h": None,
     "yyjson.h": None,
     "unicode/": None,
@@ -45,7 +47,7 @@ LARGER = {
     "common/kafka.h": 180,  # One library's producer, consumer, reader and administration.
 }
 FLAGS = "-std=c11 -D_GNU_SOURCE -fsyntax-only -x c -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror"
-PACKAGES = "libuv rdkafka hiredis libcurl sqlite3 libllhttp yyjson icu-uc"
+PACKAGES = "libuv rdkafka hiredis libcurl sqlite3 libllhttp yyjson icu-uc libpq"
 CODE = ("common", "workers")
 ALL = CODE + ("tests", "deploy", "docs", "cmake")
 OPTIONS = "common/options.c"  # The only reader of the environment, and the list of LOOKALIKES.

@@ -75,7 +75,8 @@ class Stack(unittest.TestCase):
     def test_workers_scaled_to_none_do_not_hinder_the_others(self):
         stack = self.bring_up({"embed": 0, "generate": 0, "rerank": 2})
         self.assertEqual(sorted(stack.supervisor.started),
-                         ["gateway-1", "ingest-1", "rerank-1", "rerank-2", "retrieve-1"])
+                         ["gateway-1", "ingest-1", "observe-1", "rerank-1", "rerank-2",
+                          "retrieve-1"])
         self.assertRegex(stack.topics_made_at, r"^127\.0\.0\.1:\d+$")
 
     def test_all_workers_scaled_to_none(self):
@@ -84,7 +85,8 @@ class Stack(unittest.TestCase):
     def test_shell_is_told_each_admin_port(self):
         stack = self.bring_up({"rerank": 2, "ingest": 0})
         admin = stack.layout.ports.chosen["admin"]
-        names = ["gateway-1", "embed-1", "retrieve-1", "rerank-1", "rerank-2", "generate-1"]
+        names = ["gateway-1", "embed-1", "retrieve-1", "rerank-1", "rerank-2", "generate-1",
+                 "observe-1"]
         self.assertEqual(stack.exports()["SLUICE_ADMIN_HOSTS"].split(","),
                          [f"127.0.0.1:{admin[name]}" for name in names])
 

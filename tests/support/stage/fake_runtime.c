@@ -114,6 +114,13 @@ struct sl_http_client *sl_worker_http(struct sl_worker *worker)
     return NULL;
 }
 
+struct sl_condition *sl_worker_condition(struct sl_worker *worker, const char *name)
+{
+    (void)worker;
+    (void)name;
+    return NULL;
+}
+
 int64_t sl_coord_now_ms(const struct sl_coord *coord)
 {
     (void)coord;
@@ -165,6 +172,14 @@ void fake_prepare(struct sl_job *job)
     job->worker->stage->prepare(job);
 }
 
+struct sl_job *fake_result_create(struct sl_worker *worker, const struct sl_ended *ended)
+{
+    struct sl_job *job = new_job(worker);
+    job->bulk = true;
+    job->ended = *ended;
+    return job;
+}
+
 void fake_start(struct sl_job *job)
 {
     job->worker->stage->start(job);
@@ -193,6 +208,17 @@ struct sl_query *sl_job_query(struct sl_job *job)
 struct sl_batch *sl_job_batch(struct sl_job *job)
 {
     return &job->batch;
+}
+
+const struct sl_ended *sl_job_result(struct sl_job *job)
+{
+    return &job->ended;
+}
+
+int64_t sl_job_timestamp_ms(const struct sl_job *job)
+{
+    (void)job;
+    return 1700000000123;
 }
 
 struct sl_worker *sl_job_worker(struct sl_job *job)
@@ -308,6 +334,12 @@ int sl_job_send(struct sl_job *job, const char *topic, struct sl_span key, struc
     sl_buf_clear(&job->sent);
     sl_buf_append_span(&job->sent, value);
     return 0;
+}
+
+int sl_job_send_json(struct sl_job *job, const char *topic, struct sl_span key,
+                     struct sl_span value)
+{
+    return sl_job_send(job, topic, key, value);
 }
 
 static void settle(struct sl_job *job, enum fake_settled how)

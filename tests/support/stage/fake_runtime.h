@@ -26,6 +26,7 @@ struct sl_job {
     struct sl_arena arena;
     struct sl_query query;
     struct sl_batch batch;
+    struct sl_ended ended;
     bool bulk;
     char id[40];
     struct sl_permit permits[SL_ADMIT_PERMITS];
@@ -78,6 +79,7 @@ void fake_settle_loop(struct sl_worker *worker);
 struct sl_job *fake_job_create(struct sl_worker *worker, const char *question);
 struct sl_job *fake_bulk_create(struct sl_worker *worker, const struct sl_batch *batch);
 void fake_prepare(struct sl_job *job); /* Of a stage that prepares; before the start. */
+struct sl_job *fake_result_create(struct sl_worker *worker, const struct sl_ended *ended);
 void fake_start(struct sl_job *job);
 void fake_cancel(struct sl_job *job);
 void fake_job_destroy(struct sl_job *job);
