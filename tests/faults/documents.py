@@ -81,7 +81,7 @@ class Documents:
             yield f"documents and versions in the store: {sorted(chunks)}"
         if told is None:
             yield f"sluice ingest did not end, {len(rows)} chunks are stored"
-        elif told != {"processed": len(self.texts), "failed": 0, "total_chunks": len(rows)}:
+        elif told != {"processed": len(self.texts), "failed": 0, "skipped": 0, "total_chunks": len(rows)}:
             yield f"{len(rows)} chunks are stored, sluice ingest said {told}"
         for (doc_id, _), found in chunks.items():
             problem = misplaced(self.texts[doc_id], found)

@@ -119,6 +119,15 @@ TEST(progress_tells_how_far_and_how_long)
         "[#######-----------------------] 10/40 documents (1 failed)  55 chunks  5.5/s  0:30 left");
     check_progress((struct cli_progress){.done = 1, .total = 4001, .chunks = 2, .elapsed_ms = 2000},
                    100, false, "1/4001 documents  2 chunks  1.0/s  2:13:20 left");
+    check_progress((struct cli_progress){.done = 100,
+                                         .skipped = 800,
+                                         .total = 1000,
+                                         .chunks = 400,
+                                         .elapsed_ms = 500000,
+                                         .recent_ms = 10000,
+                                         .recent_seen = 50,
+                                         .recent_chunks = 200},
+                   100, false, "900/1000 documents (800 unchanged)  400 chunks  20.0/s  0:20 left");
     check_progress((struct cli_progress){.done = 4, .total = 4, .chunks = 8, .elapsed_ms = 4000},
                    50, true, "[################] 4/4 documents  8 chunks  2.0/s");
     check_progress((struct cli_progress){.done = 4, .total = 4, .chunks = 8, .elapsed_ms = 4000},

@@ -19,6 +19,8 @@ struct cli_command {
 int cli_ask(int argc, char **argv);
 int cli_result(int argc, char **argv);
 int cli_ingest(int argc, char **argv);
+int cli_ingest_status(int argc, char **argv); /* Of cli_ingest. */
+int cli_documents(int argc, char **argv);
 int cli_status(int argc, char **argv);
 int cli_dead(int argc, char **argv);
 int cli_topics(int argc, char **argv);
@@ -40,7 +42,7 @@ struct sl_options *cli_load_options(void);
 
 /* --- arguments: `--name VALUE`, `--name=VALUE`, `--switch`; `--` ends them --- */
 
-enum { CLI_LIST_MAX = 64, CLI_GO_ON = -1 };
+enum { CLI_LIST_MAX = 4096, CLI_GO_ON = -1 }; /* A shell may name that many files. */
 
 struct cli_list {
     const char *items[CLI_LIST_MAX]; /* Borrowed from argv. */

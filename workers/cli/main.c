@@ -14,7 +14,8 @@
 static const struct cli_command commands[] = {
     {"ask", "ask a question and stream the answer", cli_ask},
     {"result", "what became of a query: how far it is, or its result", cli_result},
-    {"ingest", "put the text files of a directory into the store", cli_ingest},
+    {"ingest", "put texts into the store; how runs of it went", cli_ingest},
+    {"documents", "list the documents that can be found, delete some", cli_documents},
     {"status", "what runs, how it is, and what waits", cli_status},
     {"dead", "look at what could not be processed, send it again or drop it", cli_dead},
     {"topics", "create the Kafka topics", cli_topics},

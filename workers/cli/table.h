@@ -4,7 +4,7 @@
 
 #include "workers/cli/terminal.h"
 
-enum { CLI_COLUMNS = 8, CLI_CELL = 160 };
+enum { CLI_COLUMNS = 12, CLI_CELL = 160 };
 
 struct cli_cell {
     char text[CLI_CELL];

@@ -139,13 +139,22 @@ void cli_put_first_line(struct sl_buf *out, struct sl_span text, size_t max)
 
 /* --- progress --- */
 
+static uint64_t seen_of(const struct cli_progress *progress)
+{
+    return progress->done + progress->failed + progress->skipped;
+}
+
 static void put_time_left(const struct cli_progress *progress, struct sl_buf *out)
 {
-    uint64_t seen = progress->done + progress->failed;
-    if (seen == 0 || progress->elapsed_ms < 1000 || seen >= progress->total) {
+    uint64_t seen = seen_of(progress), recent = seen, ms = progress->elapsed_ms;
+    if (progress->recent_ms > 0) {
+        recent = progress->recent_seen;
+        ms = progress->recent_ms;
+    }
+    if (recent == 0 || ms < 1000 || seen >= progress->total) {
         return;
     }
-    uint64_t seconds = progress->elapsed_ms * (progress->total - seen) / seen / 1000;
+    uint64_t seconds = ms * (progress->total - seen) / recent / 1000;
     if (seconds >= 3600) {
         sl_buf_printf(out, "  %" PRIu64 ":%02" PRIu64 ":%02" PRIu64 " left", seconds / 3600,
                       seconds / 60 % 60, seconds % 60);
@@ -156,15 +165,19 @@ static void put_time_left(const struct cli_progress *progress, struct sl_buf *ou
 
 static void put_words(const struct cli_progress *progress, struct sl_buf *out)
 {
-    sl_buf_printf(out, "%" PRIu64 "/%" PRIu64 " documents", progress->done + progress->failed,
-                  progress->total);
+    bool recent = progress->recent_ms > 0;
+    uint64_t ms = recent ? progress->recent_ms : progress->elapsed_ms;
+    uint64_t chunks = recent ? progress->recent_chunks : progress->chunks;
+    sl_buf_printf(out, "%" PRIu64 "/%" PRIu64 " documents", seen_of(progress), progress->total);
     if (progress->failed > 0) {
         sl_buf_printf(out, " (%" PRIu64 " failed)", progress->failed);
     }
+    if (progress->skipped > 0) {
+        sl_buf_printf(out, " (%" PRIu64 " unchanged)", progress->skipped);
+    }
     sl_buf_printf(out, "  %" PRIu64 " chunks", progress->chunks);
-    if (progress->elapsed_ms >= 1000) {
-        sl_buf_printf(out, "  %.1f/s",
-                      (double)progress->chunks * 1000 / (double)progress->elapsed_ms);
+    if (ms >= 1000) {
+        sl_buf_printf(out, "  %.1f/s", (double)chunks * 1000 / (double)ms);
     }
     put_time_left(progress, out);
 }
@@ -178,7 +191,7 @@ void cli_progress_format(const struct cli_progress *progress, int width, bool ba
     int room = width - 1 - (int)words.len - 3; /* Brackets and a space; the last column is free. */
     room = room > BAR_MAX ? BAR_MAX : room;
     if (bar && room >= 5) {
-        uint64_t seen = progress->done + progress->failed;
+        uint64_t seen = seen_of(progress);
         uint64_t full = progress->total > 0 ? seen * (uint64_t)room / progress->total : 0;
         sl_buf_append_text(out, "[");
         for (int i = 0; i < room; i++) {

@@ -33,9 +33,11 @@ size_t cli_text_width(struct sl_span text);
 /* --- progress --- */
 
 struct cli_progress {
-    uint64_t done, failed, total; /* Documents. */
+    uint64_t done, failed, skipped, total; /* Documents. */
     uint64_t chunks;
     uint64_t elapsed_ms;
+    /* What of it was lately, for the rate and the time left; 0: take all. */
+    uint64_t recent_ms, recent_seen, recent_chunks;
 };
 
 /* One line without newline: `[####----] 18/37 documents  412 chunks  35.1/s  0:12 left`. bar: as

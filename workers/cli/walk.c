@@ -3,7 +3,9 @@
  * and inode, so that a link back up is not followed round and round. A link is followed when what
  * it means lies below the root: a document store must not take in what only seems to be there.
  *
- * What cannot be read is not passed over in silence: it becomes an item with a reason.
+ * What fits the patterns and is no text that can be read is not passed over in silence: it becomes
+ * an item with a reason. Nothing is opened here but folders: what stands behind a name may be a
+ * pipe or a device, which would block or do something.
  */
 #include "workers/cli/walk.h"
 
@@ -19,9 +21,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { TEXT_MAX_BYTES = 16 << 20, SEGMENT_MAX = 256, DEPTH_MAX = 200, READ_BYTES = 65536 };
-
-#define UTF8_MARK "\xef\xbb\xbf"
+enum { SEGMENT_MAX = 256, DEPTH_MAX = 200, DOC_ID_MAX = 512 };
 
 /* --- patterns --- */
 
@@ -37,26 +37,32 @@ static bool segment_fits(const char *pattern, size_t pattern_len, const char *na
     return fnmatch(p, n, FNM_PERIOD) == 0;
 }
 
-bool cli_path_fits(const char *pattern, const char *path)
+/* Whether path fits, or (below) as a folder may hold a path that does. */
+static bool fits(const char *pattern, const char *path, bool below)
 {
     size_t pattern_len = strcspn(pattern, "/"), path_len = strcspn(path, "/");
-    bool last = pattern[pattern_len] == '\0';
+    bool last = pattern[pattern_len] == '\0', ends = path[path_len] == '\0';
     if (pattern_len == 2 && strncmp(pattern, "**", 2) == 0) {
-        if (!last && cli_path_fits(pattern + 3, path)) {
+        if (!last && fits(pattern + 3, path, below)) {
             return true;
         }
         if (path[0] == '.') {
             return false;
         }
-        return path[path_len] == '\0' ? last : cli_path_fits(pattern, path + path_len + 1);
+        return ends ? last || below : fits(pattern, path + path_len + 1, below);
     }
     if (!segment_fits(pattern, pattern_len, path, path_len)) {
         return false;
     }
-    if (last || path[path_len] == '\0') {
-        return last && path[path_len] == '\0';
+    if (last || ends) {
+        return ends && last != below;
     }
-    return cli_path_fits(pattern + pattern_len + 1, path + path_len + 1);
+    return fits(pattern + pattern_len + 1, path + path_len + 1, below);
+}
+
+bool cli_path_fits(const char *pattern, const char *path)
+{
+    return fits(pattern, path, false);
 }
 
 /* --- walking --- */
@@ -69,50 +75,77 @@ struct folder {
 };
 
 struct walk {
-    const char *const *patterns;
-    size_t pattern_count;
+    const struct cli_patterns *patterns;
+    const char *given;   /* The root as the caller named it. */
     char root[PATH_MAX]; /* Resolved. */
     char path[PATH_MAX]; /* Of what is looked at, relative to root. */
     struct cli_files *files;
     int err;
 };
 
-static bool wanted(const struct walk *walk)
+static bool any_fits(const struct cli_list *patterns, const char *path, bool below)
 {
-    for (size_t i = 0; i < walk->pattern_count; i++) {
-        if (cli_path_fits(walk->patterns[i], walk->path)) {
+    for (size_t i = 0; i < patterns->len; i++) {
+        if (fits(patterns->items[i], path, below)) {
             return true;
         }
     }
     return false;
 }
 
-static void add_file(struct walk *walk, const char *reason)
+static bool excluded(const struct walk *walk)
 {
-    struct cli_files *files = walk->files;
+    return any_fits(walk->patterns->exclude, walk->path, false);
+}
+
+static bool wanted(const struct walk *walk)
+{
+    return any_fits(walk->patterns->take, walk->path, false) && !excluded(walk);
+}
+
+/* Whether something below the folder may be wanted. */
+static bool wanted_below(const struct walk *walk)
+{
+    return any_fits(walk->patterns->take, walk->path, true) && !excluded(walk);
+}
+
+static const char *check_name(const char *id)
+{
+    size_t len = strlen(id);
+    return sl_utf8_valid(sl_span_of(id)) < len ? "its name is not UTF-8"
+           : len > DOC_ID_MAX                  ? "its path is longer than 512 bytes"
+                                               : NULL;
+}
+
+int cli_files_add(struct cli_files *files, const char *root, const char *id, const char *reason)
+{
     if (files->len == CLI_FILES_MAX) {
-        walk->err = -SL_ETOOBIG;
-        return;
+        return -SL_ETOOBIG;
     }
     if (files->len == files->cap) {
         size_t cap = files->cap > 0 ? files->cap * 2 : 64;
         struct cli_file *items = realloc(files->items, cap * sizeof(*items));
         if (items == NULL) {
-            walk->err = -SL_ENOMEM;
-            return;
+            return -SL_ENOMEM;
         }
         files->items = items;
         files->cap = cap;
     }
-    char *path = strdup(walk->path);
-    if (path == NULL) {
-        walk->err = -SL_ENOMEM;
-        return;
+    struct cli_file file = {strdup(id), root, reason != NULL ? reason : check_name(id)};
+    if (file.id == NULL) {
+        return -SL_ENOMEM;
     }
-    files->items[files->len++] = (struct cli_file){.path = path, .reason = reason};
+    files->items[files->len++] = file;
+    return 0;
 }
 
-/* Whether the link in the folder fd leads to something below the root. */
+static void add_file(struct walk *walk, const char *reason)
+{
+    int rv = cli_files_add(walk->files, walk->given, walk->path, reason);
+    walk->err = walk->err != 0 ? walk->err : rv;
+}
+
+/* Whether the link leads to something below the root, or to the root itself. */
 static bool stays_below(const struct walk *walk)
 {
     char full[2 * PATH_MAX], resolved[PATH_MAX];
@@ -121,7 +154,8 @@ static bool stays_below(const struct walk *walk)
     if (realpath(full, resolved) == NULL) {
         return false; /* It leads nowhere. */
     }
-    return strncmp(resolved, walk->root, len) == 0 && (resolved[len] == '/' || len == 1);
+    return strncmp(resolved, walk->root, len) == 0 &&
+           (resolved[len] == '/' || resolved[len] == '\0' || len == 1);
 }
 
 static bool on_the_way(const struct folder *folder, const struct stat *st)
@@ -141,6 +175,7 @@ static void enter(struct walk *walk, int parent_fd, const char *name, const stru
 {
     const struct folder folder = {parent, st->st_dev, st->st_ino, parent->depth + 1};
     if (on_the_way(parent, st)) {
+        add_file(walk, "a link that leads round in a circle");
         return;
     }
     if (folder.depth > DEPTH_MAX) {
@@ -155,19 +190,54 @@ static void enter(struct walk *walk, int parent_fd, const char *name, const stru
     walk_folder(walk, fd, &folder);
 }
 
+const char *cli_not_a_file(unsigned mode)
+{
+    return S_ISREG(mode)                    ? NULL
+           : S_ISFIFO(mode)                 ? "a named pipe, not a file"
+           : S_ISSOCK(mode)                 ? "a socket, not a file"
+           : S_ISCHR(mode) || S_ISBLK(mode) ? "a device, not a file"
+           : S_ISDIR(mode)                  ? "a directory, not a file"
+                                            : "not a file";
+}
+
+/* Where the link leads, into st; false: nowhere that is to be looked at. */
+static bool follow(struct walk *walk, int fd, const char *name, struct stat *st)
+{
+    if (fstatat(fd, name, st, 0) != 0) {
+        if (wanted(walk)) {
+            add_file(walk, errno == ELOOP ? "a link that leads round in a circle"
+                                          : "a link that leads nowhere");
+        }
+        return false;
+    }
+    if (!(S_ISDIR(st->st_mode) ? wanted_below(walk) : wanted(walk))) {
+        return false;
+    }
+    if (!stays_below(walk)) {
+        add_file(walk, "a link that leaves the directory");
+        return false;
+    }
+    return true;
+}
+
 static void look_at(struct walk *walk, int fd, const char *name, const struct folder *folder)
 {
     struct stat st;
     if (fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
-        return; /* Gone meanwhile. */
+        if (wanted(walk)) {
+            add_file(walk, "is gone");
+        }
+        return;
     }
-    if (S_ISLNK(st.st_mode) && (!stays_below(walk) || fstatat(fd, name, &st, 0) != 0)) {
+    if (S_ISLNK(st.st_mode) && !follow(walk, fd, name, &st)) {
         return;
     }
     if (S_ISDIR(st.st_mode)) {
-        enter(walk, fd, name, &st, folder);
-    } else if (S_ISREG(st.st_mode) && wanted(walk)) {
-        add_file(walk, NULL);
+        if (wanted_below(walk)) {
+            enter(walk, fd, name, &st, folder);
+        }
+    } else if (wanted(walk)) {
+        add_file(walk, cli_not_a_file(st.st_mode));
     }
 }
 
@@ -188,7 +258,7 @@ static void walk_folder(struct walk *walk, int fd, const struct folder *folder)
         }
         if (len + strlen(entry->d_name) + 2 > sizeof(walk->path)) {
             add_file(walk, "holds a path that is too long");
-            continue;
+            break;
         }
         snprintf(walk->path + len, sizeof(walk->path) - len, "%s%s", len > 0 ? "/" : "",
                  entry->d_name);
@@ -198,19 +268,13 @@ static void walk_folder(struct walk *walk, int fd, const struct folder *folder)
     closedir(dir);
 }
 
-static int by_path(const void *a, const void *b)
+int cli_walk(const char *root, const struct cli_patterns *patterns, struct cli_files *files)
 {
-    return strcmp(((const struct cli_file *)a)->path, ((const struct cli_file *)b)->path);
-}
-
-int cli_walk(const char *root, const char *const *patterns, size_t count, struct cli_files *ret)
-{
-    *ret = (struct cli_files){.items = NULL};
     struct walk *walk = calloc(1, sizeof(*walk));
     if (walk == NULL) {
         return -SL_ENOMEM;
     }
-    *walk = (struct walk){.patterns = patterns, .pattern_count = count, .files = ret};
+    *walk = (struct walk){.patterns = patterns, .given = root, .files = files};
     struct stat st;
     int fd = -1;
     if (realpath(root, walk->root) != NULL) {
@@ -225,91 +289,37 @@ int cli_walk(const char *root, const char *const *patterns, size_t count, struct
         const struct folder folder = {NULL, st.st_dev, st.st_ino, 0};
         walk_folder(walk, fd, &folder);
     }
-    if (ret->len > 0) {
-        qsort(ret->items, ret->len, sizeof(*ret->items), by_path);
-    }
     int rv = walk->err;
     free(walk);
     return rv;
 }
 
+/* --- lists --- */
+
+static int by_id(const void *a, const void *b)
+{
+    return strcmp(((const struct cli_file *)a)->id, ((const struct cli_file *)b)->id);
+}
+
+const struct cli_file *cli_files_sort(struct cli_files *files)
+{
+    if (files->len > 0) {
+        qsort(files->items, files->len, sizeof(*files->items), by_id);
+    }
+    for (size_t i = 1; i < files->len; i++) {
+        const struct cli_file *pair = &files->items[i - 1];
+        if (by_id(&pair[0], &pair[1]) == 0 && pair[0].reason == NULL && pair[1].reason == NULL) {
+            return pair;
+        }
+    }
+    return NULL;
+}
+
 void cli_files_fini(struct cli_files *files)
 {
     for (size_t i = 0; i < files->len; i++) {
-        free(files->items[i].path);
+        free(files->items[i].id);
     }
     free(files->items);
     *files = (struct cli_files){.items = NULL};
-}
-
-/* --- reading --- */
-
-/* NULL, or why not. */
-static const char *read_all(int fd, struct sl_buf *out)
-{
-    for (;;) {
-        char *room = sl_buf_reserve(out, READ_BYTES);
-        if (room == NULL) {
-            return "larger than memory allows";
-        }
-        ssize_t got = read(fd, room, READ_BYTES);
-        if (got < 0) {
-            return "cannot be read";
-        }
-        if (got == 0) {
-            return NULL;
-        }
-        out->len += (size_t)got;
-        if (out->len > TEXT_MAX_BYTES) {
-            return "larger than 16 MiB";
-        }
-    }
-}
-
-static const char *check_text(const struct sl_buf *text)
-{
-    struct sl_span all = sl_buf_span(text);
-    if (sl_utf8_valid(all) < all.len) {
-        return "not UTF-8";
-    }
-    if (all.len > 0 && memchr(all.data, '\0', all.len) != NULL) {
-        return "holds a zero byte: not a text";
-    }
-    for (size_t i = 0; i < all.len; i++) {
-        if (strchr(" \t\r\n\f\v", all.data[i]) == NULL) {
-            return NULL;
-        }
-    }
-    return "empty";
-}
-
-/* The byte order mark that some editors put at the start is no part of the text. */
-static void drop_mark(struct sl_buf *text)
-{
-    if (sl_span_begins(sl_buf_span(text), UTF8_MARK)) {
-        text->len -= sizeof(UTF8_MARK) - 1;
-        memmove(text->data, text->data + sizeof(UTF8_MARK) - 1, text->len);
-    }
-}
-
-const char *cli_read_text(const char *root, const char *path, struct sl_buf *out)
-{
-    char full[2 * PATH_MAX];
-    struct stat st;
-    snprintf(full, sizeof(full), "%s/%s", root, path);
-    int fd = open(full, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) {
-        return errno == EACCES ? "permission denied" : "cannot be opened";
-    }
-    const char *reason = NULL;
-    sl_buf_clear(out);
-    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) {
-        reason = "not a regular file";
-    } else if (st.st_size > TEXT_MAX_BYTES) {
-        reason = "larger than 16 MiB";
-    }
-    reason = reason != NULL ? reason : read_all(fd, out);
-    close(fd);
-    drop_mark(out);
-    return reason != NULL ? reason : check_text(out);
 }
