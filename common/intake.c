@@ -55,7 +55,7 @@ size_t intake_room(void *ctx, uint32_t class)
 static void take_slot(struct sl_job *job)
 {
     job->has_slot = true;
-    job->worker->slots_used[job->input->bulk ? CLASS_BULK : CLASS_QUERY]++;
+    job->worker->slots_used[class_of_input(job->input)]++;
 }
 
 static void unpark(struct sl_job *job)
@@ -82,7 +82,7 @@ void intake_unpark(struct sl_task *task)
     {
         struct sl_job *job = SL_ITEM(node, struct sl_job, in_state);
         bool room[CLASS_COUNT] = {has_slots(worker, CLASS_QUERY), has_slots(worker, CLASS_BULK)};
-        if (room[job->input->bulk ? CLASS_BULK : CLASS_QUERY]) {
+        if (room[class_of_input(job->input)]) {
             unpark(job);
         } else if (!room[CLASS_QUERY] && !room[CLASS_BULK]) {
             break;

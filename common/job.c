@@ -28,7 +28,7 @@ enum { QUERY_ARENA_MAX = 64 << 20, BULK_ARENA_MAX = 192 << 20, BYTES_MAX = 23 <<
 
 static uint32_t class_of(const struct sl_job *job)
 {
-    return job->input->bulk ? CLASS_BULK : CLASS_QUERY;
+    return class_of_input(job->input);
 }
 
 /* --- creating --- */

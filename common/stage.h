@@ -40,6 +40,7 @@ struct sl_stage {
     bool (*wants_permits)(struct sl_worker *worker);
     const char *admin_address;               /* Default of SLUICE_ADMIN_LISTEN. */
     long long drain_ms;                      /* Default of SLUICE_DRAIN_TIMEOUT. */
+    long long max_inflight;                  /* Default of SLUICE_MAX_INFLIGHT; 0: 1024. */
     size_t state_size;                       /* Of a job's state, zeroed. */
     const struct sl_option_set *option_sets; /* Its own options; static values. */
     size_t option_set_count;

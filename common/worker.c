@@ -290,7 +290,7 @@ static int create_consumer(struct sl_worker *worker, char *why, size_t why_size)
         worker_topic(worker, input->topic, worker->topic_names[count]);
         topics[count] = (struct sl_consumer_topic){
             .name = worker->topic_names[count],
-            .class = input->bulk ? CLASS_BULK : CLASS_QUERY,
+            .class = class_of_input(input),
             .fetch_queue_kb = input->kind == SL_INPUT_DOCUMENT ? DOCUMENTS_QUEUE_KB : QUEUE_KB,
         };
     }

@@ -21,14 +21,14 @@ static const struct sl_option worker_options[] = {
      .fallback = "1024",
      .min = 1,
      .max = 60000,
-     .help = "Queries that this process works on at once."},
+     .help = "Queries, or documents, that this process works on at once."},
     {.name = "SLUICE_MAX_INFLIGHT_BULK",
      .type = SL_OPT_INT,
      .offset = FIELD(max_inflight_bulk),
      .fallback = "64",
      .min = 1,
      .max = 60000,
-     .help = "Pieces of bulk work (documents, chunks) that this process works on at once."},
+     .help = "Batches of chunks that this process works on at once."},
     {.name = "SLUICE_PARKED_MAX",
      .type = SL_OPT_BYTES,
      .offset = FIELD(parked_max),
@@ -49,6 +49,20 @@ static const struct sl_option worker_options[] = {
      .help = "Certificates to trust for https upstreams instead of the system's."},
     {.name = NULL},
 };
+enum { OPTION_COUNT = sizeof(worker_options) / sizeof(worker_options[0]) };
+
+/* The table with this stage's defaults. */
+static void fill_table(const struct sl_stage *stage, char inflight[24],
+                       struct sl_option table[OPTION_COUNT])
+{
+    memcpy(table, worker_options, sizeof(worker_options));
+    snprintf(inflight, 24, "%lld", stage->max_inflight);
+    for (struct sl_option *option = table; option->name != NULL; option++) {
+        if (option->offset == FIELD(max_inflight) && stage->max_inflight > 0) {
+            option->fallback = inflight;
+        }
+    }
+}
 
 static int run(void *ctx, const struct sl_process_options *process)
 {
@@ -65,9 +79,11 @@ static int run(void *ctx, const struct sl_process_options *process)
 int sl_worker_main(const struct sl_stage *stage, int argc, char **argv)
 {
     struct sl_worker worker = {.stage = stage};
-    struct sl_option_set sets[SETS_MAX] = {{"Work", worker_options, &worker.options}};
-    char program[64];
+    struct sl_option table[OPTION_COUNT];
+    struct sl_option_set sets[SETS_MAX] = {{"Work", table, &worker.options}};
+    char program[64], inflight[24];
     assert(stage->option_set_count < SETS_MAX);
+    fill_table(stage, inflight, table);
     memcpy(sets + 1, stage->option_sets, stage->option_set_count * sizeof(sets[0]));
     snprintf(program, sizeof(program), "sluice-%s", stage->name);
     const struct sl_process process = {

@@ -105,11 +105,24 @@ class Documents(Case):
         self.assertIn((passage[0], passage[2]), [(h["doc_id"], h["chunk_index"]) for h in hits])
         self.assertEqual(hits[0]["chunk_id"], f"{hits[0]['doc_id']}_{hits[0]['chunk_index']}")
 
-        again, _ = self.ingest(cluster, SAMPLE)
-        self.assertEqual(again, summary)
+        again, _ = self.ingest(cluster, SAMPLE)  # Nothing has changed.
+        self.assertEqual((again["processed"], again["failed"], again["total_chunks"]), (0, 0, 0))
+        self.assertEqual(self.store.rows(), first)
+
+    def test_a_changed_document_is_replaced_and_others_are_left_alone(self):
+        cluster = self.cluster()
+        root = self.folder(long=text_of(4000), same=text_of(400))
+        self.ingest(cluster, root)
+        first = self.store.rows()
+        with open(os.path.join(root, "long.md"), "w", encoding="utf-8") as f:
+            f.write("Only this is left of it.")
+        again, _ = self.ingest(cluster, root)
+        self.assertEqual((again["processed"], again["failed"], again["total_chunks"]), (1, 0, 1))
         second = self.store.rows()
-        self.assertEqual([(r[0], r[2], r[3]) for r in second], [(r[0], r[2], r[3]) for r in first])
-        self.assertTrue(all(new[1] > old[1] for new, old in zip(second, first)))
+        self.assertEqual([r for r in second if r[0] == "same.md"],
+                         [r for r in first if r[0] == "same.md"])
+        self.assertEqual([r[2:] for r in second if r[0] == "long.md"],
+                         [(0, "Only this is left of it.")])
 
     def test_an_embedding_that_fails_fails_its_document_only(self):
         cluster = self.cluster()

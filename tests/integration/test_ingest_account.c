@@ -37,18 +37,65 @@ static struct ingest_ask ask(struct question question, enum ingest_question kind
     return question.ask;
 }
 
-static int64_t open_version(const char *doc_id, const char *message)
+static struct ingest_ask open_hash(const char *doc_id, const char *message, const char *hash)
 {
     struct question question = about(doc_id, 0);
     question.ask.message = sl_span_of(message);
-    return ask(question, INGEST_OPEN).version;
+    question.ask.hash = sl_span_of(hash);
+    question.ask.size = 32;
+    question.ask.bytes = 100;
+    question.ask.place = INGEST_DOCUMENT;
+    return ask(question, INGEST_OPEN);
+}
+
+/* Each message has a content of its own. */
+static int64_t open_version(const char *doc_id, const char *message)
+{
+    struct ingest_ask opened = open_hash(doc_id, message, message);
+    CHECK_INT(opened.state, INGEST_STATE_OPEN);
+    return opened.version;
+}
+
+static struct ingest_ask remove_document(const char *doc_id, const char *message)
+{
+    struct question question = about(doc_id, 0);
+    question.ask.message = sl_span_of(message);
+    question.ask.place = INGEST_DOCUMENT;
+    return ask(question, INGEST_REMOVE);
+}
+
+static struct ingest_ask look(const char *doc_id, int64_t version, uint32_t first)
+{
+    struct question question = about(doc_id, version);
+    question.ask.place = first;
+    return ask(question, INGEST_LOOK);
+}
+
+static struct ingest_ask cut(const char *doc_id, int64_t version, uint32_t total)
+{
+    struct question question = about(doc_id, version);
+    question.ask.total = total;
+    return ask(question, INGEST_CUT);
+}
+
+static struct ingest_ask end_cleaned(const char *doc_id, int64_t version, int64_t place)
+{
+    struct question question = about(doc_id, version);
+    question.ask.place = place;
+    return ask(question, INGEST_CLEANED);
+}
+
+/* Documents whose store may hold more than what can be found. */
+static const char *changing(void)
+{
+    return cluster_say(&cluster, "SCARD %s:ingest:changing", account.prefix);
 }
 
 static struct ingest_ask note(const char *doc_id, int64_t version, uint32_t first, uint32_t chunks,
                               uint32_t total)
 {
     struct question question = about(doc_id, version);
-    question.ask.first = first;
+    question.ask.place = first;
     question.ask.chunks = chunks;
     question.ask.total = total;
     return ask(question, INGEST_BATCH);
@@ -259,7 +306,8 @@ TEST(a_document_is_complete_once_however_often_its_batches_come)
     CHECK_INT(end_done("a", version, 40).state, INGEST_STATE_DONE);
     CHECK_INT(note("a", version, 0, 32, 40).state, INGEST_STATE_DONE);
     CHECK_INT(end_failed("a", version, "late").state, INGEST_STATE_DONE);
-    CHECK_INT(ask(about("a", version), INGEST_LOOK).state, INGEST_STATE_DONE);
+    CHECK_INT(look("a", version, 0).state, INGEST_STATE_DONE);
+    CHECK_STR(changing(), "0");
     CHECK_STR(read_run(0), "1 0 0 40 40 ");
     cluster_stop(&cluster);
 }
@@ -285,13 +333,148 @@ TEST(an_old_version_learns_of_a_newer_one)
 {
     start();
     int64_t old = open_version("a", "m1"), new = open_version("a", "m2");
-    CHECK_INT(ask(about("a", old), INGEST_LOOK).accepted, 0);
-    CHECK_INT(note("a", new, 0, 1, 1).accepted, new);
-    CHECK_INT(ask(about("a", old), INGEST_LOOK).accepted, new);
+    CHECK_INT(look("a", old, 0).state, INGEST_STATE_OPEN);
+    CHECK_INT(note("a", new, 0, 1, 1).state, INGEST_STATE_COMPLETE);
     struct ingest_ask late = note("a", old, 0, 1, 2);
-    CHECK_INT(late.state, INGEST_STATE_OPEN);
+    CHECK_INT(late.state, INGEST_STATE_OLD);
     CHECK_INT(late.accepted, new);
-    CHECK_INT(note("a", old, 1, 1, 2).accepted, new); /* Completing it changes nothing. */
+    CHECK_INT(look("a", old, 1).state, INGEST_STATE_OLD);
+    CHECK_INT(end_done("a", new, 1).state, INGEST_STATE_DONE);
+    CHECK_STR(changing(), "1"); /* The old one's first batch is in the store. */
+    CHECK_INT(end_cleaned("a", old, 1).state, INGEST_STATE_DONE);
+    CHECK_STR(changing(), "1");
+    end_cleaned("a", old, 0);
+    CHECK_STR(changing(), "0");
+    CHECK_STR(read_run(0), "2 0 0 1 1 ");
+    CHECK_STR(list_documents("", 10), "a:1 ");
+    cluster_stop(&cluster);
+}
+
+TEST(an_unchanged_document_is_skipped)
+{
+    start();
+    int64_t first = open_hash("a", "m1", "A").version;
+    note("a", first, 0, 1, 1);
+    CHECK_INT(open_hash("a", "m2", "A").state, INGEST_STATE_OPEN); /* Lower ones may be there. */
+    end_done("a", first, 1);
+    int64_t again = open_hash("a", "m2", "A").version;
+    end_failed("a", again, "bad");
+    end_cleaned("a", again, INGEST_DOCUMENT);
+    struct ingest_ask skipped = open_hash("a", "m3", "A");
+    CHECK_INT(skipped.state, INGEST_STATE_SKIPPED);
+    CHECK_INT(skipped.accepted, first);
+    CHECK_INT(open_hash("a", "m3", "A").state, INGEST_STATE_SKIPPED); /* Delivered again. */
+    CHECK_STR(read_run(1), "1 1 1 1 1 ");
+    CHECK_INT(open_hash("b", "m4", "A").state, INGEST_STATE_OPEN);
+    cluster_stop(&cluster);
+}
+
+TEST(the_way_there_and_back_ends_at_the_first)
+{
+    start();
+    int64_t a = open_hash("a", "m1", "A").version;
+    note("a", a, 0, 1, 1);
+    end_done("a", a, 1);
+    int64_t b = open_hash("a", "m2", "B").version;
+    struct ingest_ask back = open_hash("a", "m3", "A"); /* B is on its way. */
+    CHECK_INT(back.state, INGEST_STATE_OPEN);
+    CHECK(back.version > b);
+    CHECK_STR(list_documents("", 10), "a:1~ ");
+    CHECK_INT(note("a", back.version, 0, 2, 2).state, INGEST_STATE_COMPLETE);
+    end_done("a", back.version, 2);
+    CHECK_INT(note("a", b, 0, 1, 1).state, INGEST_STATE_OLD); /* Its end changes nothing. */
+    end_cleaned("a", b, 0);
+    CHECK_STR(list_documents("", 10), "a:2 ");
+    CHECK_STR(changing(), "0");
+    CHECK_INT(open_hash("a", "m4", "A").state, INGEST_STATE_SKIPPED);
+    cluster_stop(&cluster);
+}
+
+TEST(a_removed_document_is_gone_at_once_and_can_come_back)
+{
+    start();
+    int64_t first = open_hash("a", "m1", "A").version;
+    note("a", first, 0, 1, 1);
+    end_done("a", first, 1);
+    struct ingest_ask removed = remove_document("a", "m2");
+    CHECK_INT(removed.state, INGEST_STATE_COMPLETE);
+    CHECK_INT(removed.accepted, removed.version);
+    CHECK_INT(remove_document("a", "m2").version, removed.version);
+    CHECK_STR(list_documents("", 10), "");
+    CHECK_STR(changing(), "1");
+    struct question done = about("a", removed.version);
+    done.ask.place = INGEST_DOCUMENT;
+    CHECK_INT(ask(done, INGEST_DONE).state, INGEST_STATE_DONE);
+    CHECK_STR(changing(), "0");
+    CHECK_INT(remove_document("a", "m2").state, INGEST_STATE_DONE);
+    CHECK(atoi(cluster_say(&cluster, "PTTL %s:ingest:doc:t%%3A1:c:a", account.prefix)) > 0);
+    struct ingest_ask back = open_hash("a", "m3", "A");
+    CHECK_INT(back.state, INGEST_STATE_OPEN);
+    note("a", back.version, 0, 1, 1);
+    end_done("a", back.version, 1);
+    CHECK_STR(list_documents("", 10), "a:1 ");
+    CHECK_STR(cluster_say(&cluster, "PTTL %s:ingest:doc:t%%3A1:c:a", account.prefix), "-1");
+    CHECK_STR(read_run(0), "3 0 0 2 2 ");
+    cluster_stop(&cluster);
+}
+
+TEST(a_document_taken_up_again_with_other_settings_begins_anew)
+{
+    start();
+    int64_t first = open_hash("a", "m1", "A 500").version;
+    note("a", first, 0, 1, 2);
+    int64_t second = open_hash("a", "m1", "A 600").version;
+    CHECK(second > first);
+    CHECK_INT(open_hash("a", "m1", "A 600").version, second);
+    CHECK_INT(look("a", first, 1).state, INGEST_STATE_FAILED);
+    CHECK_INT(note("a", second, 0, 1, 1).state, INGEST_STATE_COMPLETE);
+    end_done("a", second, 1);
+    CHECK_STR(changing(), "0"); /* The first one's chunks went with all lower ones. */
+    CHECK_STR(read_run(0), "1 0 0 1 2 ");
+    cluster_stop(&cluster);
+}
+
+TEST(chunks_wait_from_the_cut_to_the_store)
+{
+    start();
+    int64_t version = open_version("a", "m1");
+    CHECK_INT(cut("a", version, 40).state, INGEST_STATE_OPEN);
+    CHECK_INT(cut("a", version, 40).state, INGEST_STATE_OPEN); /* Delivered again. */
+    note("a", version, 0, 32, 40);
+    CHECK(strstr(run_json(), "8 chunks wait for vectors or the store") != NULL);
+    end_failed("a", version, "bad");
+    CHECK(strstr(run_json(), "chunks wait") == NULL);
+    CHECK_INT(cut("a", version, 40).state, INGEST_STATE_FAILED);
+    cluster_stop(&cluster);
+}
+
+TEST(a_version_that_redis_lost_is_told_so)
+{
+    start();
+    int64_t version = open_version("a", "m1");
+    cluster_say(&cluster, "FLUSHALL");
+    CHECK_INT(cut("a", version, 1).state, INGEST_STATE_LOST);
+    CHECK_INT(look("a", version, 0).state, INGEST_STATE_LOST);
+    CHECK_INT(note("a", version, 0, 1, 1).state, INGEST_STATE_LOST);
+    CHECK_STR(changing(), "0");
+    int64_t again = open_version("a", "m1");
+    CHECK(again > version);
+    note("a", again, 0, 1, 1);
+    CHECK_INT(look("a", version, 0).state, INGEST_STATE_OLD);
+    cluster_stop(&cluster);
+}
+
+TEST(a_failure_that_no_run_counts_is_for_somebody_else)
+{
+    start();
+    struct question question = about("a", open_version("a", "m1"));
+    question.ask.ingest_id = SL_SPAN("");
+    question.ask.place = 32;
+    question.ask.reason = SL_SPAN("too long");
+    CHECK_STR(ask(question, INGEST_FAILED).uncounted, "too long");
+    CHECK_STR(ask(question, INGEST_LOOK).uncounted, "too long"); /* It was told, perhaps. */
+    question.ask.place = 64;
+    CHECK_STR(ask(question, INGEST_LOOK).uncounted, "");
     cluster_stop(&cluster);
 }
 
@@ -303,17 +486,17 @@ TEST(tenants_and_runs_are_apart_and_everything_ends)
     struct question other = about("a", version);
     other.ask.tenant = SL_SPAN("t");
     other.ask.collection = SL_SPAN("1:c");
-    CHECK_INT(ask(other, INGEST_LOOK).accepted, 0);
+    CHECK_INT(ask(other, INGEST_LOOK).state, INGEST_STATE_LOST);
     struct question alone = about("b", version); /* No run counts it. */
     alone.ask.ingest_id = SL_SPAN("");
     alone.ask.reason = SL_SPAN("x");
     CHECK_INT(ask(alone, INGEST_FAILED).state, INGEST_STATE_FAILED);
     CHECK_STR(read_run(0), "0 0 0 0 1 ");
-    /* All but the documents and the list of runs. */
+    /* All but the documents and the lists of them and of runs. */
     static const char keys_without_ttl[] =
         "EVAL \"local n=0 for _,k in ipairs(redis.call('KEYS','*:ingest:*')) do "
         "if redis.call('PTTL',k)<0 and not (string.find(k,':ingest:docs?:') or "
-        "string.find(k,':ingest:runs:')) then n=n+1 end end return n\" 0";
+        "string.find(k,':ingest:runs:') or string.find(k,':changing')) then n=n+1 end end return n\" 0";
     CHECK_STR(cluster_say(&cluster, "%s", keys_without_ttl), "0");
     cluster_stop(&cluster);
 }
@@ -419,14 +602,24 @@ static const struct test_case cases[] = {
     {"a_failure_is_counted_once_and_ends_the_version",
      a_failure_is_counted_once_and_ends_the_version},
     {"an_old_version_learns_of_a_newer_one", an_old_version_learns_of_a_newer_one},
+    {"an_unchanged_document_is_skipped", an_unchanged_document_is_skipped},
+    {"the_way_there_and_back_ends_at_the_first", the_way_there_and_back_ends_at_the_first},
+    {"a_removed_document_is_gone_at_once_and_can_come_back",
+     a_removed_document_is_gone_at_once_and_can_come_back},
+    {"a_document_taken_up_again_with_other_settings_begins_anew",
+     a_document_taken_up_again_with_other_settings_begins_anew},
+    {"chunks_wait_from_the_cut_to_the_store", chunks_wait_from_the_cut_to_the_store},
+    {"a_version_that_redis_lost_is_told_so", a_version_that_redis_lost_is_told_so},
+    {"a_failure_that_no_run_counts_is_for_somebody_else",
+     a_failure_that_no_run_counts_is_for_somebody_else},
     {"tenants_and_runs_are_apart_and_everything_ends",
      tenants_and_runs_are_apart_and_everything_ends},
+    {"a_redis_that_was_away_is_asked_again", a_redis_that_was_away_is_asked_again},
+    {"a_cancelled_question_is_not_answered", a_cancelled_question_is_not_answered},
     {"only_a_run_that_was_begun_is_counted", only_a_run_that_was_begun_is_counted},
     {"a_run_ends_when_all_its_documents_are_counted",
      a_run_ends_when_all_its_documents_are_counted},
     {"documents_are_listed_in_byte_order", documents_are_listed_in_byte_order},
-    {"a_redis_that_was_away_is_asked_again", a_redis_that_was_away_is_asked_again},
-    {"a_cancelled_question_is_not_answered", a_cancelled_question_is_not_answered},
     {NULL, NULL},
 };
 

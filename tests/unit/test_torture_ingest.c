@@ -51,7 +51,7 @@ int sl_redis_eval(struct sl_redis *redis, struct sl_redis_script *script, size_t
         return -SL_EAGAIN;
     }
     CHECK(question_count < CALLS_MAX && argc > 6);
-    bool batch = sl_span_is(argv[6], "batch");
+    bool batch = sl_span_is(argv[6], "batch") || sl_span_is(argv[6], "remove");
     struct question *question = &questions[question_count++];
     *question = (struct question){.cb = cb, .ctx = ctx};
     snprintf(question->state, sizeof(question->state), "%s", batch ? "complete" : "open");
@@ -72,9 +72,16 @@ static void reply(const struct question *question, const char *text)
     sl_redis_reader_destroy(reader);
 }
 
-static bool answer_question(void)
+static void reply_state(const struct question *question, const char *state, int accepted)
 {
     char text[80];
+    snprintf(text, sizeof(text), "*4\r\n$%zu\r\n%s\r\n:7\r\n:%d\r\n$0\r\n\r\n", strlen(state),
+             state, accepted);
+    reply(question, text);
+}
+
+static bool answer_question(void)
+{
     if (question_count == 0) {
         return false;
     }
@@ -82,9 +89,7 @@ static bool answer_question(void)
     memmove(questions, questions + 1, --question_count * sizeof(questions[0]));
     switch (torture_strike(TORTURE_OTHER)) {
     case 0:
-        snprintf(text, sizeof(text), "*3\r\n$%zu\r\n%s\r\n:7\r\n:7\r\n", strlen(question.state),
-                 question.state);
-        reply(&question, text);
+        reply_state(&question, question.state, 7);
         break;
     case 1:
         question.cb(question.ctx, -SL_ECONN, NULL);
@@ -93,10 +98,10 @@ static bool answer_question(void)
         reply(&question, "*1\r\n:3\r\n");
         break;
     case 3:
-        reply(&question, "*3\r\n$4\r\ndone\r\n:7\r\n:7\r\n");
+        reply_state(&question, "failed", 0);
         break;
     default:
-        reply(&question, "*3\r\n$4\r\nopen\r\n:7\r\n:9\r\n");
+        reply_state(&question, "old", 9);
     }
     return true;
 }
@@ -164,6 +169,14 @@ int sl_store_delete_below(struct sl_store *store, const struct sl_batch *documen
     return start_write(store, cb, ctx, ret);
 }
 
+int sl_store_delete_version(struct sl_store *store, const struct sl_batch *document,
+                            int64_t version, int64_t deadline_ms, sl_store_done_cb *cb, void *ctx,
+                            struct sl_store_call **ret)
+{
+    CHECK(document->doc_id.len > 0 && version > 0 && deadline_ms > fx_now());
+    return start_write(store, cb, ctx, ret);
+}
+
 static struct write take_write(const struct write *write)
 {
     struct write copy = *write;
@@ -221,6 +234,7 @@ static void feed_document(const char *id, const char *json)
 static void feed(void)
 {
     static struct sl_span texts[] = {{"one", 3}, {"two", 3}};
+    static const struct sl_span headings[] = {{"A > B", 5}, {"", 0}};
     static const float vectors[] = {1, 2, 3, 4};
     struct sl_batch batch = {.doc_id = SL_SPAN("doc"),
                              .tenant = SL_SPAN("default"),
@@ -229,10 +243,12 @@ static void feed(void)
                              .total_chunks = 2,
                              .texts = texts,
                              .len = 2,
+                             .headings = headings,
                              .vectors = vectors,
                              .dim = 2};
     feed_document("document", "{\"doc_id\": \"d\", \"text\": \"One two three four five six. Seven "
                               "eight nine ten eleven twelve.\", \"ingest_id\": \"run\"}");
+    feed_document("removal", "{\"doc_id\": \"d\", \"delete\": true}");
     torture_feed_batch(VECTORS, "vectors", &batch);
 }
 

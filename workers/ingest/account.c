@@ -17,7 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { RETRY_BASE_MS = 100, RETRY_CAP_MS = 5000, ARGS_MAX = 12, NUMBER = 24, REPLY_LEN = 3 };
+enum { RETRY_BASE_MS = 100, RETRY_CAP_MS = 5000, ARGS_MAX = 12, NUMBER = 24, REPLY_LEN = 4 };
 
 static struct sl_redis_script script = {.text = sl_lua_ingest_account};
 
@@ -44,9 +44,39 @@ static void add_number(struct args *args, int64_t number)
     add(args, sl_span_of(text));
 }
 
+/* What the operation wants besides the version and the place. */
+static void write_rest(const struct ingest_ask *ask, struct args *args)
+{
+    switch (ask->question) {
+    case INGEST_CUT:
+    case INGEST_DONE:
+        add_number(args, ask->total);
+        break;
+    case INGEST_BATCH:
+        add_number(args, ask->chunks);
+        add_number(args, ask->total);
+        break;
+    case INGEST_CLEANED:
+        add_number(args, 0);
+        break;
+    case INGEST_FAILED:
+        add(args, ask->reason);
+        break;
+    case INGEST_OPEN:
+        add(args, ask->hash);
+        add_number(args, ask->size);
+        add_number(args, (int64_t)ask->bytes);
+        break;
+    case INGEST_REMOVE:
+    case INGEST_LOOK:
+        break;
+    }
+}
+
 static void write_args(const struct ingest_ask *ask, struct args *args)
 {
-    static const char *const names[] = {"open", "look", "batch", "done", "failed"};
+    static const char *const names[] = {"open",  "remove", "cut",  "look",
+                                        "batch", "done",   "done", "failed"};
     args->len = 0;
     add(args, sl_span_of(ask->account->prefix));
     add_number(args, (int64_t)ask->account->ttl_ms);
@@ -55,35 +85,32 @@ static void write_args(const struct ingest_ask *ask, struct args *args)
     add(args, ask->doc_id);
     add(args, ask->ingest_id);
     add(args, sl_span_of(names[ask->question]));
-    if (ask->question == INGEST_OPEN) {
+    if (ask->question == INGEST_OPEN || ask->question == INGEST_REMOVE) {
         add(args, ask->message);
-        return;
+    } else {
+        add_number(args, ask->version);
+        if (ask->question != INGEST_CUT) {
+            add_number(args, ask->place);
+        }
     }
-    add_number(args, ask->version);
-    if (ask->question == INGEST_BATCH) {
-        add_number(args, ask->first);
-        add_number(args, ask->chunks);
-    }
-    if (ask->question == INGEST_BATCH || ask->question == INGEST_DONE) {
-        add_number(args, ask->total);
-    }
-    if (ask->question == INGEST_FAILED) {
-        add(args, ask->reason);
-    }
+    write_rest(ask, args);
 }
 
 static bool read_answer(struct ingest_ask *ask, const struct redisReply *reply)
 {
-    static const char *const states[] = {"open", "complete", "done", "failed"};
+    static const char *const states[] = {"open",   "complete", "old", "done",
+                                         "failed", "skipped",  "lost"};
     if (sl_reply_len(reply) != REPLY_LEN) {
         return false;
     }
     struct sl_span state = sl_reply_span(sl_reply_at(reply, 0));
+    struct sl_span reason = sl_reply_span(sl_reply_at(reply, 3));
     for (size_t i = 0; i < sizeof(states) / sizeof(states[0]); i++) {
         if (sl_span_is(state, states[i])) {
             ask->state = (enum ingest_state)i;
             ask->version = sl_reply_int(sl_reply_at(reply, 1));
             ask->accepted = sl_reply_int(sl_reply_at(reply, 2));
+            snprintf(ask->uncounted, sizeof(ask->uncounted), SL_SPAN_FMT, SL_SPAN_ARG(reason));
             return ask->version > 0;
         }
     }

@@ -17,19 +17,27 @@ struct ingest_account {
 };
 
 enum ingest_question {
-    INGEST_OPEN,   /* A document's message is taken up: which version is it? */
-    INGEST_LOOK,   /* What is known of this version? */
-    INGEST_BATCH,  /* These chunks are in the store. */
-    INGEST_DONE,   /* All are, and lower versions are gone. */
-    INGEST_FAILED, /* It will not be stored. */
+    INGEST_OPEN,    /* A document's message is taken up: which version is it? */
+    INGEST_REMOVE,  /* Likewise of one that says that the document is to go. */
+    INGEST_CUT,     /* It was cut into so many chunks. */
+    INGEST_LOOK,    /* What is known of this version? A batch of it will be written. */
+    INGEST_BATCH,   /* These chunks are in the store. */
+    INGEST_DONE,    /* All are, and lower versions are gone. */
+    INGEST_CLEANED, /* The store holds nothing of this version any more. */
+    INGEST_FAILED,  /* It will not be stored. */
 };
 
 enum ingest_state {
     INGEST_STATE_OPEN,
-    INGEST_STATE_COMPLETE, /* All its chunks are in, and it was not counted yet. */
+    INGEST_STATE_COMPLETE, /* It was accepted, and was not counted yet. */
+    INGEST_STATE_OLD,      /* A higher one was accepted before it. */
     INGEST_STATE_DONE,
     INGEST_STATE_FAILED,
+    INGEST_STATE_SKIPPED, /* OPEN: nothing has changed since the accepted version. */
+    INGEST_STATE_LOST,    /* Redis has lost what it knew of it. */
 };
+
+enum { INGEST_DOCUMENT = -1, INGEST_REASON = 256 };
 
 struct ingest_call;
 
@@ -38,15 +46,21 @@ struct ingest_ask {
     /* Set by the owner, valid until on_answer or cancel. */
     struct sl_span tenant, collection, doc_id;
     struct sl_span ingest_id; /* Empty: no run counts it. */
-    struct sl_span message;   /* OPEN: what names the message, the same for each delivery. */
+    struct sl_span message;   /* OPEN, REMOVE: what names it, the same for each delivery. */
+    struct sl_span hash;      /* OPEN: all that its chunks depend on; empty: it is only to fail. */
+    uint32_t size;            /* OPEN: chunks of a batch. */
+    uint64_t bytes;           /* OPEN: of the text. */
     struct sl_span reason;    /* FAILED: one line. */
-    uint32_t first, chunks;   /* BATCH: index of the first, how many. */
-    uint32_t total;           /* BATCH, DONE: chunks of the document. */
-    int64_t version;          /* All but OPEN, which sets it. */
+    int64_t place;            /* Who asks: a batch's first index, or INGEST_DOCUMENT. */
+    uint32_t chunks;          /* BATCH: how many of the total are in it. */
+    uint32_t total;           /* CUT, BATCH, DONE: chunks of the document. */
+    int64_t version;          /* All but OPEN and REMOVE, which set it. */
     void (*on_answer)(struct ingest_ask *ask);
     /* The answer. */
     enum ingest_state state;
-    int64_t accepted; /* The highest version that was complete; 0: none is known. */
+    int64_t accepted;              /* The version that can be found; 0: none is known. */
+    char uncounted[INGEST_REASON]; /* FAILED: the reason, if it was this place that noted it, and no
+                                    * run counts it: then somebody else is to be told. */
     /* Of account.c. */
     struct ingest_account *account;
     enum ingest_question question;

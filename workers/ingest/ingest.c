@@ -16,11 +16,21 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { STORE_BUDGET_MS = 600000 };
+enum { STORE_BUDGET_MS = 600000, SETTINGS_MAX = 16 << 10 };
 
 struct ingest_config ingest_config;
 
 /* --- what both inputs need --- */
+
+/* Those that were cut; parts of one that was split again for its vectors come behind them all. */
+static uint32_t cut_chunks(const struct sl_batch *batch)
+{
+    uint32_t chunks = 0;
+    for (size_t i = 0; i < batch->len; i++) {
+        chunks += sl_batch_index(batch, i) < batch->total_chunks;
+    }
+    return chunks;
+}
 
 void ingest_ask_about(struct ingest_job *state, enum ingest_question question,
                       void (*on_answer)(struct ingest_ask *ask))
@@ -33,40 +43,19 @@ void ingest_ask_about(struct ingest_job *state, enum ingest_question question,
         ask->collection = document->collection;
         ask->doc_id = document->doc_id;
         ask->ingest_id = document->ingest_id;
+        ask->place = INGEST_DOCUMENT;
     } else {
         ask->tenant = batch->tenant;
         ask->collection = batch->collection;
         ask->doc_id = batch->doc_id;
         ask->ingest_id = batch->ingest_id;
         ask->version = batch->version;
-        ask->first = batch->first;
-        ask->chunks = (uint32_t)batch->len;
+        ask->place = batch->first;
+        ask->chunks = cut_chunks(batch);
         ask->total = batch->total_chunks;
     }
     ask->on_answer = on_answer;
     ingest_ask(&state->ingest->account, ask, question);
-}
-
-static void on_failure_noted(struct ingest_ask *ask)
-{
-    struct ingest_job *state = SL_ITEM(ask, struct ingest_job, ask);
-    if (ask->ingest_id.len > 0) {
-        sl_job_done(state->job);
-    } else {
-        sl_job_fail(state->job, SL_QERR_BAD_REQUEST, state->reason);
-    }
-}
-
-void ingest_fail(struct ingest_job *state, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    vsnprintf(state->reason, sizeof(state->reason), format, args);
-    va_end(args);
-    state->ask.reason = sl_span_of(state->reason);
-    ingest_ask_about(state, INGEST_FAILED, on_failure_noted);
-    sl_log(SL_LOG_WARN, "document not stored", SL_SPANF("doc_id", state->ask.doc_id),
-           SL_SPANF("ingest_id", state->ask.ingest_id), SL_STR("why", state->reason));
 }
 
 /* --- jobs --- */
@@ -76,6 +65,7 @@ static struct ingest_job *begin(struct sl_job *job)
     struct ingest_job *state = sl_job_state(job);
     state->job = job;
     state->ingest = sl_worker_stage(sl_job_worker(job));
+    sl_list_init(&state->in_opening);
     return state;
 }
 
@@ -89,18 +79,13 @@ static void start(struct sl_job *job)
     }
 }
 
-static void on_loss_noted(struct ingest_ask *ask)
-{
-    sl_job_done(SL_ITEM(ask, struct ingest_job, ask)->job);
-}
-
 static void note_loss(struct ingest_ask *ask)
 {
     struct ingest_job *state = SL_ITEM(ask, struct ingest_job, ask);
-    if (ask->state == INGEST_STATE_DONE || ask->state == INGEST_STATE_FAILED) {
-        sl_job_done(state->job);
+    if (ask->state == INGEST_STATE_OPEN || ask->state == INGEST_STATE_LOST) {
+        ingest_fail(state, "%s", state->why);
     } else {
-        ingest_ask_about(state, INGEST_FAILED, on_loss_noted);
+        ingest_pass_over(state);
     }
 }
 
@@ -108,8 +93,8 @@ static void note_loss(struct ingest_ask *ask)
 static void worn_out(struct sl_job *job, const char *why)
 {
     struct ingest_job *state = begin(job);
-    snprintf(state->reason, sizeof(state->reason), "%s", why);
-    state->ask.reason = sl_span_of(state->reason);
+    state->worn_out = true;
+    state->why = why;
     if (sl_job_document(job) != NULL) {
         state->ask.message = sl_job_id(job);
         ingest_ask_about(state, INGEST_OPEN, note_loss);
@@ -123,7 +108,9 @@ static void cancel(struct sl_job *job)
     struct ingest_job *state = sl_job_state(job);
     ingest_ask_cancel(&state->ask);
     ingest_write_cancel(&state->write);
-    ingest_document_cancel(state);
+    if (sl_job_document(job) != NULL) {
+        ingest_document_cancel(state);
+    }
 }
 
 /* --- the stage --- */
@@ -147,7 +134,20 @@ static void fini(void *stage_state)
     for (size_t i = 0; i < INGEST_STORES; i++) {
         sl_store_close(ingest->stores.store[i]);
     }
+    sl_buf_fini(&ingest->settings);
     free(ingest);
+}
+
+/* One line for each thing that what is stored of a document depends on. */
+static int init_hasher(struct ingest *ingest)
+{
+    const struct sl_store_options *stores = &ingest_config.stores;
+    sl_buf_init(&ingest->settings, SETTINGS_MAX);
+    sl_buf_printf(&ingest->settings, "%s\n%s\n%s\n%s\n", ingest->cutter.settings,
+                  ingest_config.model, stores->vector_url, stores->keyword_url);
+    ingest->hasher = (struct ingest_hasher){.loop = sl_worker_loop(ingest->worker),
+                                            .settings = sl_buf_span(&ingest->settings)};
+    return sl_buf_error(&ingest->settings);
 }
 
 static int init(struct sl_worker *worker, void **ret, char *why, size_t why_size)
@@ -160,6 +160,7 @@ static int init(struct sl_worker *worker, void **ret, char *why, size_t why_size
     }
     *ret = ingest;
     ingest->worker = worker;
+    sl_list_init(&ingest->opening);
     ingest->account = (struct ingest_account){.loop = sl_worker_loop(worker),
                                               .redis = sl_coord_redis(coord),
                                               .prefix = sl_coord_prefix(coord),
@@ -170,6 +171,7 @@ static int init(struct sl_worker *worker, void **ret, char *why, size_t why_size
     const struct sl_store_options *stores = &ingest_config.stores;
     int rv = ingest_cutter_init(&ingest->cutter, sl_worker_loop(worker), &ingest_config.cut, why,
                                 why_size);
+    rv = rv != 0 ? rv : init_hasher(ingest);
     rv = rv != 0 ? rv : open_store(ingest, SL_STORE_VECTOR, why, why_size);
     if (rv == 0 && strcmp(stores->vector_url, stores->keyword_url) != 0) {
         rv = open_store(ingest, SL_STORE_KEYWORD, why, why_size);
@@ -198,6 +200,12 @@ static const struct sl_option write_options[] = {
      .min = 1,
      .max = 256,
      .help = "Chunks that are embedded and stored together."},
+    {.name = "SLUICE_EMBED_MODEL",
+     .type = SL_OPT_STRING,
+     .offset = AT(model),
+     .fallback = "",
+     .help =
+         "The model that sluice-embed is told of: with another one every document has changed."},
     {.name = NULL},
 };
 static const struct sl_option_set option_sets[] = {
@@ -217,6 +225,7 @@ const struct sl_stage ingest_stage = {
     .limits = limits,
     .admin_address = "127.0.0.1:9105",
     .drain_ms = 10000,
+    .max_inflight = 10,
     .state_size = sizeof(struct ingest_job),
     .option_sets = option_sets,
     .option_set_count = 3,

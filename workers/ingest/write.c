@@ -74,10 +74,20 @@ static void start_leg(struct leg *leg)
     struct ingest_stores *stores = write->stores;
     struct sl_store *store = stores->store[leg - write->legs];
     int64_t deadline_ms = sl_coord_now_ms(stores->coord) + (int64_t)stores->budget_ms;
-    int rv = write->below == 0
-                 ? sl_store_upsert(store, &leg->batch, deadline_ms, on_written, leg, &leg->call)
-                 : sl_store_delete_below(store, &leg->batch, write->below, deadline_ms, on_written,
-                                         leg, &leg->call);
+    int rv = 0;
+    switch (write->kind) {
+    case INGEST_UPSERT:
+        rv = sl_store_upsert(store, &leg->batch, deadline_ms, on_written, leg, &leg->call);
+        break;
+    case INGEST_DELETE_BELOW:
+        rv = sl_store_delete_below(store, &leg->batch, write->version, deadline_ms, on_written, leg,
+                                   &leg->call);
+        break;
+    case INGEST_DELETE_VERSION:
+        rv = sl_store_delete_version(store, &leg->batch, write->version, deadline_ms, on_written,
+                                     leg, &leg->call);
+        break;
+    }
     if (rv != 0) {
         leg->call = NULL;
         leg_failed(leg, rv, sl_error_text(rv));
@@ -111,7 +121,18 @@ void ingest_write_upsert(struct ingest_stores *stores, struct ingest_write *writ
                          const struct sl_batch *batch,
                          void (*on_done)(struct ingest_write *write, int err, const char *detail))
 {
-    write->below = 0;
+    write->kind = INGEST_UPSERT;
+    write->on_done = on_done;
+    start(stores, write, batch);
+}
+
+static void start_delete(struct ingest_stores *stores, struct ingest_write *write,
+                         enum ingest_write_kind kind, const struct sl_batch *batch, int64_t version,
+                         void (*on_done)(struct ingest_write *write, int err, const char *detail))
+{
+    assert(version > 0);
+    write->kind = kind;
+    write->version = version;
     write->on_done = on_done;
     start(stores, write, batch);
 }
@@ -121,10 +142,15 @@ void ingest_write_delete_below(struct ingest_stores *stores, struct ingest_write
                                void (*on_done)(struct ingest_write *write, int err,
                                                const char *detail))
 {
-    assert(version > 0);
-    write->below = version;
-    write->on_done = on_done;
-    start(stores, write, batch);
+    start_delete(stores, write, INGEST_DELETE_BELOW, batch, version, on_done);
+}
+
+void ingest_write_delete_version(struct ingest_stores *stores, struct ingest_write *write,
+                                 const struct sl_batch *batch, int64_t version,
+                                 void (*on_done)(struct ingest_write *write, int err,
+                                                 const char *detail))
+{
+    start_delete(stores, write, INGEST_DELETE_VERSION, batch, version, on_done);
 }
 
 void ingest_write_cancel(struct ingest_write *write)

@@ -26,7 +26,8 @@ struct ingest_write {
         struct sl_batch batch; /* As this store takes it. */
         bool open;
     } legs[INGEST_STORES];
-    int64_t below; /* 0: an upsert. */
+    enum ingest_write_kind { INGEST_UPSERT, INGEST_DELETE_BELOW, INGEST_DELETE_VERSION } kind;
+    int64_t version; /* Of a delete. */
     uint64_t end_ms;
     int err;
     char detail[256];
@@ -43,6 +44,12 @@ void ingest_write_delete_below(struct ingest_stores *stores, struct ingest_write
                                const struct sl_batch *batch, int64_t version,
                                void (*on_done)(struct ingest_write *write, int err,
                                                const char *detail));
+/* Deletes from all stores the chunks of the batch's document with exactly this version. Likewise.
+ */
+void ingest_write_delete_version(struct ingest_stores *stores, struct ingest_write *write,
+                                 const struct sl_batch *batch, int64_t version,
+                                 void (*on_done)(struct ingest_write *write, int err,
+                                                 const char *detail));
 void ingest_write_cancel(struct ingest_write *write); /* Also when idle. */
 
 #endif
