@@ -11,14 +11,7 @@
 #include "common/kafka.h"
 #include "common/map.h"
 
-/* Slots: documents have those of queries, which they never meet, so that they and the batches that
- * come of them never wait for each other's. */
 enum { CLASS_QUERY, CLASS_BULK, CLASS_COUNT };
-
-static inline uint32_t class_of_input(const struct sl_stage_input *input)
-{
-    return input->bulk && input->kind != SL_INPUT_DOCUMENT ? CLASS_BULK : CLASS_QUERY;
-}
 
 enum job_state { JOB_ADMITTING, JOB_PARKED, JOB_UNPARKED, JOB_RUNNING, JOB_SETTLING, JOB_STATES };
 

@@ -11,6 +11,13 @@
 #include "common/trim.h"
 #include "common/worker.h"
 
+/* Slots: documents have those of queries, which they never meet, so that they and the batches that
+ * come of them never wait for each other's. */
+static inline uint32_t class_of_input(const struct sl_stage_input *input)
+{
+    return input->bulk && input->kind != SL_INPUT_DOCUMENT ? CLASS_BULK : CLASS_QUERY;
+}
+
 /* Options that every worker has. */
 struct worker_options {
     const char *reply_topics;
