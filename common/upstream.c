@@ -317,8 +317,10 @@ static const struct sl_http_callbacks streaming = {
     .on_head = on_head, .on_data = on_data, .on_end = on_end};
 static const struct sl_http_callbacks collecting = {.on_head = on_head, .on_end = on_end};
 
-static uint32_t at_most(long long ms, int64_t remaining)
+/* A time-out of the upstream, or the request's own in its place; never beyond the deadline. */
+static uint32_t bounded(const struct sl_upstream_call *call, long long ms, int64_t remaining)
 {
+    ms = call->request.timeout_ms > 0 ? call->request.timeout_ms : ms;
     return (uint32_t)(ms < remaining ? ms : remaining);
 }
 
@@ -338,10 +340,12 @@ static int start_http(struct sl_upstream_call *call, int64_t remaining)
         .headers = headers,
         .header_count = call->upstream->authorization != NULL ? 3 : 2,
         .body = {call->body, request->body.len},
-        .connect_timeout_ms = at_most(config->connect_timeout_ms, remaining),
-        .first_byte_timeout_ms = at_most(config->first_byte_timeout_ms, remaining),
-        .idle_timeout_ms = at_most(config->idle_timeout_ms, remaining),
-        .total_timeout_ms = at_most(config->timeout_ms, remaining),
+        .connect_timeout_ms =
+            (uint32_t)(config->connect_timeout_ms < remaining ? config->connect_timeout_ms
+                                                              : remaining),
+        .first_byte_timeout_ms = bounded(call, config->first_byte_timeout_ms, remaining),
+        .idle_timeout_ms = bounded(call, config->idle_timeout_ms, remaining),
+        .total_timeout_ms = bounded(call, config->timeout_ms, remaining),
         .max_body = request->max_response,
         .callbacks = stream ? &streaming : &collecting,
         .ctx = call,

@@ -51,6 +51,8 @@ struct sl_upstream_request {
     const char *path;    /* Behind the base: "/embeddings". */
     struct sl_span body; /* JSON; copied. */
     size_t max_response; /* Bytes collected. */
+    uint32_t timeout_ms; /* In place of the upstream's first-byte, idle and total time-outs; 0:
+                          * those. */
     bool bulk;
     bool once;                /* One attempt: who makes the call tries again itself. */
     int64_t deadline_ms;      /* Redis's clock: no call starts after it, none goes on after it. */

@@ -121,12 +121,15 @@ static void teardown(void)
     sl_clock_use(NULL);
 }
 
+static uint32_t own_timeout_ms;
+
 static void begin_until(const struct sl_upstream_callbacks *callbacks, int64_t deadline_ms)
 {
     const struct sl_upstream_request request = {.method = "POST",
                                                 .path = "/embeddings",
                                                 .body = SL_SPAN("{}"),
                                                 .max_response = 1000,
+                                                .timeout_ms = own_timeout_ms,
                                                 .deadline_ms = deadline_ms,
                                                 .permit = as_lease ? NULL : jobs_permit,
                                                 .lease = as_lease ? jobs_permit : NULL,
@@ -139,7 +142,7 @@ static void begin_until(const struct sl_upstream_callbacks *callbacks, int64_t d
 
 static void begin(const struct sl_upstream_callbacks *callbacks)
 {
-    begin_until(callbacks, redis_now() + DEADLINE_MS);
+    begin_until(callbacks, redis_now() + (own_timeout_ms > 0 ? 200000 : DEADLINE_MS));
 }
 
 static void on_unused_permit_lost(struct sl_permit *permit)
@@ -414,6 +417,22 @@ TEST(a_probe_that_is_refused_for_itself_opens_the_limit_to_others)
 
 /* --- the deadline --- */
 
+TEST(a_request_may_be_more_patient_than_others)
+{
+    setup();
+    own_timeout_ms = 120000;
+    begin(&collecting);
+    own_timeout_ms = 0;
+    grant();
+    const struct sl_http_request *request = fake_http_request();
+    CHECK_INT(request->connect_timeout_ms, 1000);
+    CHECK_INT(request->first_byte_timeout_ms, 120000);
+    CHECK_INT(request->idle_timeout_ms, 120000);
+    CHECK_INT(request->total_timeout_ms, 120000);
+    end(0, 200, true);
+    teardown();
+}
+
 TEST(time_outs_end_at_the_deadline)
 {
     setup();
@@ -605,6 +624,7 @@ int main(int argc, char **argv)
         CASE(retry_after_holds_up_all_workers),
         CASE(a_probe_tells_that_it_succeeded_as_soon_as_that_is_known),
         CASE(a_probe_that_is_refused_for_itself_opens_the_limit_to_others),
+        CASE(a_request_may_be_more_patient_than_others),
         CASE(time_outs_end_at_the_deadline),
         CASE(a_deadline_that_passed_costs_no_call),
         CASE(a_permit_that_came_with_the_job_is_taken_up_at_once),

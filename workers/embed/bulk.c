@@ -6,11 +6,12 @@
  * A call owns its pieces and makes requests until none is left, one at a time: the first with all
  * of them. What it does with an answer:
  *
- *   vectors         those pieces are done; the next request takes twice as many
- *   refused         (4xx, or 500, which is what llama.cpp says of a whole batch of which one text
- * is too long) half as many are tried; a single piece is cut in two (batch.c), and when it is too
- * short for that its document fails busy, away, lost  the same request again after a backoff,
- * BULK_TRIES times; then its documents fail
+ * - vectors: those pieces are done; the next request takes twice as many.
+ * - refused (4xx, or 500, which is what llama.cpp says of a whole batch of which one text is too
+ *   long): half as many are tried; a single piece is cut in two (batch.c), and when it is too short
+ *   for that its document fails.
+ * - busy, away, lost: the same request again after a backoff, BULK_TRIES times; then its documents
+ *   fail.
  *
  * A server that refuses everything is told from texts that are too long by a probe: the first time
  * that a single piece is refused, and again after every REFUSALS_MAX refusals in a row, one short

@@ -16,7 +16,8 @@ enum { EMBED_TEXTS_MAX = 256 }; /* Of one request, and of one batch of chunks. *
 
 struct embed_config {
     struct sl_upstream_config upstream;
-    long long query_limit, reserve, batch, window_ms, bulk_batch, bulk_window_ms, cache;
+    long long query_limit, reserve, batch, window_ms, bulk_batch, bulk_window_ms, bulk_timeout_ms,
+        cache;
 };
 extern struct embed_config embed_config;
 

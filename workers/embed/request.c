@@ -108,6 +108,7 @@ int embed_request_start(struct embed_request *request, const struct embed_wanted
         .path = "/embeddings",
         .body = sl_buf_span(&body),
         .max_response = RESPONSE_MAX,
+        .timeout_ms = wanted->bulk ? (uint32_t)embed_config.bulk_timeout_ms : 0,
         .bulk = wanted->bulk,
         .once = wanted->bulk,
         .deadline_ms = wanted->deadline_ms,
