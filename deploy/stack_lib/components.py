@@ -40,6 +40,11 @@ EMBED_FILE = "all-MiniLM-L6-v2.f16.gguf"
 CHAT_SLOTS = 2
 CHAT_CONTEXT = 8192
 
+# Where chunks are: a file, or an index of the stack's Redis.
+STORES = ("sqlite", "redis")
+STORE_VARIABLE = "SLUICE_STACK_STORE"
+STORE_INDEX = "chunks"
+
 # Calls in flight at most, by upstream. These servers queue what is beyond what they work on, and a
 # call that waits in a queue of many ends by its time-out; here calls wait for a permit instead.
 LIMITS = {
@@ -171,6 +176,17 @@ def write_kafka_config(layout, chosen):
     (layout.config / "kcat.conf").write_text(kcat)
 
 
+# The server that takes the module, and the module.
+QUERY_ENGINE = ("query-engine/valkey-server", "query-engine/redisearch.so")
+
+
+def store_kind(layout):
+    kind = layout.environ.get(STORE_VARIABLE) or STORES[0]
+    if kind not in STORES:
+        raise StackError(f"{STORE_VARIABLE} is {kind!r}: it must be {' or '.join(STORES)}", 2)
+    return kind
+
+
 def write_redis_config(layout, chosen):
     (layout.data / "redis").mkdir(parents=True, exist_ok=True)
     settings = {
@@ -186,6 +202,8 @@ def write_redis_config(layout, chosen):
         # A title would be written over the environment, and with it over the stack's mark.
         "set-proc-title": "no",
     }
+    if store_kind(layout) == "redis":
+        settings["loadmodule"] = layout.local / QUERY_ENGINE[1]
     lines = [f"{name} {value}\n" for name, value in settings.items()]
     (layout.config / "redis.conf").write_text("".join(lines))
 
@@ -203,7 +221,10 @@ def server_process(layout, chosen, component):
         command = java(layout, "kafka.Kafka", str(layout.config / "kafka.properties"))
         probe = lambda: probes.kafka(chosen["kafka"])
     elif component == "redis":
-        command = ("redis-server", str(layout.config / "redis.conf"))
+        server = "redis-server"
+        if store_kind(layout) == "redis":
+            server = str(layout.local / QUERY_ENGINE[0])
+        command = (server, str(layout.config / "redis.conf"))
         probe = lambda: probes.redis(chosen["redis"])
     elif component == "model-chat":
         size = ("--parallel", str(CHAT_SLOTS), "--ctx", str(CHAT_CONTEXT))
@@ -255,6 +276,8 @@ def connections(layout, chosen):
     add("rerank", SLUICE_RERANK_URL="http://{}/v1", SLUICE_RERANK_MODEL=RERANK_MODEL)
     add("chat", SLUICE_CHAT_URL="http://{}/v1", SLUICE_CHAT_MODEL=CHAT_MODEL)
     store = f"sqlite://{layout.data / 'sluice.db'}"
+    if store_kind(layout) == "redis" and "redis" in chosen:
+        store = f"redis://{ports.LOOPBACK}:{chosen['redis']}/{STORE_INDEX}"
     variables["SLUICE_VECTOR_URL"] = variables["SLUICE_KEYWORD_URL"] = store
     variables["SLUICE_SQLITE_VEC"] = str(layout.local / "lib/vec0.so")
     return variables

@@ -130,15 +130,18 @@ class Up:
             needed.append(layout.local / "kafka/libs")
         if "model-embed" in wanted:
             needed.append(layout.local / "models" / components.EMBED_FILE)
-        missing = [str(path) for path in needed if not path.exists()]
         programs = {"kafka": "java", "redis": "redis-server"}
+        if components.store_kind(layout) == "redis":
+            del programs["redis"]
+            needed += [layout.local / path for path in components.QUERY_ENGINE]
+        missing = [str(path) for path in needed if not path.exists()]
         missing += [
             program
             for component, program in programs.items()
             if component in wanted and not shutil.which(program)
         ]
         if missing:
-            raise StackError(f"not installed: {', '.join(missing)}\nrun deploy/setup first")
+            raise StackError(f"not installed: {', '.join(missing)}\nrun deploy/setup first, with --tests for the Query Engine")
         workers = [component for component in wanted if component in WORKERS]
         names = [f"sluice-{component}" for component in workers] + (["sluice"] if workers else [])
         unbuilt = [name for name in names if not os.access(layout.bin / name, os.X_OK)]

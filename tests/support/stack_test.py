@@ -90,6 +90,22 @@ class Stack(unittest.TestCase):
         self.assertEqual(stack.exports()["SLUICE_ADMIN_HOSTS"].split(","),
                          [f"127.0.0.1:{admin[name]}" for name in names])
 
+    def test_chunks_can_be_kept_in_redis_which_then_has_the_query_engine(self):
+        stack = self.stack({}, SLUICE_STACK_STORE="redis")
+        stack.choose_ports([*components.SERVERS, *WORKERS], set())
+        stack.bring_up([*components.SERVERS, *WORKERS])
+        layout, port = stack.layout, stack.layout.ports.chosen["redis"]
+        self.assertEqual(stack.exports()["SLUICE_VECTOR_URL"], f"redis://127.0.0.1:{port}/chunks")
+        self.assertEqual(stack.exports()["SLUICE_KEYWORD_URL"], f"redis://127.0.0.1:{port}/chunks")
+        self.assertIn("loadmodule ", (layout.config / "redis.conf").read_text())
+        self.assertIn("valkey-server", stack.processes_of("redis")[0].program)
+
+    def test_unknown_store_is_refused(self):
+        with self.assertRaises(StackError) as raised:
+            self.stack({}, SLUICE_STACK_STORE="oracle").exports()
+        self.assertIn("SLUICE_STACK_STORE", str(raised.exception))
+        self.assertEqual(raised.exception.status, 2)
+
     def test_directory_that_cannot_be_used_is_refused_before_anything_starts(self):
         for name in ("my stack", "stack%3"):
             stack = self.stack({})
