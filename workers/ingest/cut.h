@@ -9,27 +9,28 @@
 #include "common/loop.h"
 #include "common/message.h"
 #include "common/options.h"
+#include "workers/ingest/tokens.h"
 
 struct ingest_cut_config {
     long long size, overlap;
-    int unit; /* enum ingest_cut_unit */
+    int unit; /* The index of its name. */
+    struct ingest_tokens_config tokens;
 };
-enum ingest_cut_unit { INGEST_CUT_CHARACTERS, INGEST_CUT_WORDS, INGEST_CUT_TOKENS };
-
 extern const struct sl_option ingest_cut_option_table[]; /* Of a struct ingest_cut_config. */
 
 /* A member of its owner. */
 struct ingest_cutter {
     struct sl_loop *loop;
     struct sl_chunk_options options;
+    struct ingest_tokenizer tokenizer; /* By a model's own tokens. */
     char settings[96]; /* One line, printable: what the same text must be cut by to come out the
                         * same. For the hash that says whether a document is unchanged. */
 };
 
 /* 0, or -SL_EINVAL with what is wrong with the options in why. */
 int ingest_cutter_init(struct ingest_cutter *cutter, struct sl_loop *loop,
-                       const struct ingest_cut_config *config, char *why,
-                       size_t why_size) SL_CHECKED;
+                       struct sl_http_client *http, const struct ingest_cut_config *config,
+                       char *why, size_t why_size) SL_CHECKED;
 
 /* What became of a text. */
 struct ingest_cut_result {

@@ -169,8 +169,8 @@ static int init(struct sl_worker *worker, void **ret, char *why, size_t why_size
     ingest->stores.coord = coord;
     ingest->stores.budget_ms = STORE_BUDGET_MS;
     const struct sl_store_options *stores = &ingest_config.stores;
-    int rv = ingest_cutter_init(&ingest->cutter, sl_worker_loop(worker), &ingest_config.cut, why,
-                                why_size);
+    int rv = ingest_cutter_init(&ingest->cutter, sl_worker_loop(worker), sl_worker_http(worker),
+                                &ingest_config.cut, why, why_size);
     rv = rv != 0 ? rv : init_hasher(ingest);
     rv = rv != 0 ? rv : open_store(ingest, SL_STORE_VECTOR, why, why_size);
     if (rv == 0 && strcmp(stores->vector_url, stores->keyword_url) != 0) {
@@ -212,6 +212,7 @@ static const struct sl_option_set option_sets[] = {
     {"Stores", sl_store_option_table, &ingest_config.stores},
     {"Writing", write_options, &ingest_config},
     {"Chunks", ingest_cut_option_table, &ingest_config.cut},
+    {"Tokens", ingest_tokens_option_table, &ingest_config.cut.tokens},
 };
 static const char *const outputs[] = {"chunks", NULL};
 
@@ -228,7 +229,7 @@ const struct sl_stage ingest_stage = {
     .max_inflight = 10,
     .state_size = sizeof(struct ingest_job),
     .option_sets = option_sets,
-    .option_set_count = 3,
+    .option_set_count = 4,
     .init = init,
     .fini = fini,
     .start = start,

@@ -155,7 +155,8 @@ void fake_http_head(int status)
     const struct sl_http_response response = {
         .status = status, .retry_after_ms = -1, .connected = true};
     const struct sl_http_request *request = fake_http_request();
-    CHECK(request->callbacks->on_head(request->ctx, &response) == 0);
+    CHECK(request->callbacks->on_head == NULL ||
+          request->callbacks->on_head(request->ctx, &response) == 0);
 }
 
 int fake_http_data(const char *bytes)
