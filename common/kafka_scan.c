@@ -146,6 +146,28 @@ static rd_kafka_resp_err_t ask_offsets(struct sl_scan *scan, int64_t *low, int64
     }
 }
 
+int sl_scan_find_time(struct sl_scan *scan, const char *topic, int32_t partition, int64_t time_ms,
+                      int64_t *ret)
+{
+    int64_t low, high = 0;
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+    rd_kafka_topic_partition_list_add(list, topic, partition)->offset = time_ms;
+    rd_kafka_resp_err_t err = rd_kafka_offsets_for_times(scan->client->rk, list, scan->timeout_ms);
+    err = err == RD_KAFKA_RESP_ERR_NO_ERROR ? list->elems[0].err : err;
+    int64_t found = list->elems[0].offset;
+    rd_kafka_topic_partition_list_destroy(list);
+    if (err == RD_KAFKA_RESP_ERR_NO_ERROR && found < 0) {
+        err = rd_kafka_query_watermark_offsets(scan->client->rk, topic, partition, &low, &high,
+                                               scan->timeout_ms);
+        found = high;
+    }
+    if (err != RD_KAFKA_RESP_ERR_NO_ERROR) {
+        return fail(scan, err);
+    }
+    *ret = found;
+    return 0;
+}
+
 int sl_scan_begin(struct sl_scan *scan, const char *topic, int32_t partition, int64_t from)
 {
     int64_t low = 0, high = 0;

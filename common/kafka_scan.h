@@ -22,6 +22,10 @@ int sl_scan_topics(struct sl_scan *scan, const char *prefix, const char *suffix,
                    void (*on_topic)(void *ctx, const char *name, int32_t partitions),
                    void *ctx) SL_CHECKED;
 
+/* The first offset of the partition whose record was appended at time_ms (Unix) or later; its end
+ * where there is none. 0 or -SL_E*. */
+int sl_scan_find_time(struct sl_scan *scan, const char *topic, int32_t partition, int64_t time_ms,
+                      int64_t *ret) SL_CHECKED;
 /* Begins at offset from (SL_OFFSET_BEGINNING: the first there is; one that is gone: likewise) and
  * goes up to the partition's end at this moment. 0 or -SL_E*. */
 int sl_scan_begin(struct sl_scan *scan, const char *topic, int32_t partition,

@@ -214,6 +214,70 @@ class Observe(unittest.TestCase):
         letter, = wait_until(lambda: cluster.consume("results.dlq"), 20, "a dead letter")
         self.assertEqual(letter["payload"], b"\x93no result\xff")
 
+    def report(self, cluster, *arguments, **environment):
+        return subprocess.run([os.path.join(BIN, "sluice"), "report", *arguments], check=False,
+                              env=cluster.environment(**environment), capture_output=True, text=True,
+                              timeout=60)
+
+    def test_a_report_says_the_same_from_the_database_and_from_the_topic(self):
+        cluster = self.cluster(gateway=False, stages=())
+        both = ({}, {"SLUICE_ANALYTICS_URL": ""})
+        done = self.report(cluster)
+        self.assertEqual(done.returncode, 1, done)
+        self.assertIn("no analytics yet", done.stderr)
+        cluster.start("observe")
+        for environment in both:
+            done = self.report(cluster, **environment)
+            self.assertEqual((done.returncode, done.stderr), (0, ""), done)
+            self.assertIn("No query ended in this time", done.stdout)
+        totals = random.sample(range(10, 5000), 57)
+        ids = [f"q{i}" for i in range(len(totals))]
+        for query_id, total in zip(ids, totals):
+            produce_results(cluster, [query_id], twice=0.3, total_ms=total, degraded=["rerank"])
+        produce_results(cluster, ["e1", "e2"], outcome="expired")
+        self.wait_for_rows([*ids, "e1", "e2"])
+        wait_until(lambda: len({r["key"] for r in cluster.consume("analytics")}) == len(ids) + 2, 20,
+                   "all records")
+        reports = []
+        for environment in both:
+            done = self.report(cluster, "--since", "10m", "--json", **environment)
+            self.assertEqual((done.returncode, done.stderr), (0, ""), done)
+            reports.append(json.loads(done.stdout))
+            for name in ("from", "from_ms", "to_ms"):
+                reports[-1].pop(name)
+            shown = self.report(cluster, "--day", **environment).stdout
+            for words in ("queries", "59", "timeout", "first token", "generate, waiting", "p95",
+                          "words found in the sources"):
+                self.assertIn(words, shown)
+        for report in reports:  # Sums of fractions differ in their last digits.
+            report["quality"] = {k: v if v is None else round(v, 6) for k, v in report["quality"].items()}
+        self.assertEqual(reports[0], reports[1])
+        report = reports[0]
+        self.assertEqual(report["queries"], 59)
+        self.assertEqual(report["outcomes"], {"done": 57, "failed": 0, "cancelled": 0, "expired": 2})
+        self.assertEqual(report["errors"], [{"code": "timeout", "stage": "generate", "count": 2}])
+        self.assertEqual((report["degraded"], report["degraded_parts"]["rerank"]), (57, 57))
+        ranked = sorted(totals)
+        self.assertEqual(report["times_ms"]["total"], {
+            "count": 57, "p50": ranked[28], "p95": ranked[54], "p99": ranked[56]})
+        self.assertEqual(report["times_ms"]["generate, waiting"]["p50"], 3)
+        self.assertEqual(report["prompt_tokens"], 590)
+        self.assertEqual(report["quality"]["answers"], 57)
+
+    def test_a_report_that_cannot_be_read_says_where_it_looked(self):
+        cluster = self.cluster(gateway=False, stages=())
+        for code, environment in (
+                (2, {"SLUICE_ANALYTICS_URL": "postgresql://h/x?colour=red"}),
+                (1, {"SLUICE_ANALYTICS_URL": f"postgresql://u:{PASSWORD}@127.0.0.1:1/x"}),
+                (1, {"SLUICE_ANALYTICS_URL": "", "SLUICE_TOPIC_PREFIX": "no-such"})):
+            done = self.report(cluster, **environment)
+            self.assertEqual((done.returncode, done.stdout), (code, ""), done)
+            self.assertEqual(done.stderr.count("\n"), 1, done.stderr)
+            self.assertIn("no-such.analytics" if code == 1 and "SLUICE_TOPIC_PREFIX" in environment
+                          else "SLUICE_ANALYTICS_URL", done.stderr)
+            self.assertNotIn(PASSWORD, done.stderr)
+        self.assertEqual(self.report(cluster, "--day", "--hour").returncode, 2)
+
     def test_a_wrong_address_stops_it_at_start_with_the_variable_s_name(self):
         cluster = self.cluster(gateway=False, stages=())
         for url in ("mysql://localhost/x", "postgresql://u:pa%zzword@h/x", "postgresql://h/x?colour=red",

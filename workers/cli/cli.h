@@ -22,6 +22,7 @@ int cli_ingest(int argc, char **argv);
 int cli_ingest_status(int argc, char **argv); /* Of cli_ingest. */
 int cli_documents(int argc, char **argv);
 int cli_status(int argc, char **argv);
+int cli_report(int argc, char **argv);
 int cli_dead(int argc, char **argv);
 int cli_topics(int argc, char **argv);
 int cli_config(int argc, char **argv);
@@ -29,7 +30,7 @@ int cli_config(int argc, char **argv);
 /* Where things are: read by every command from the environment. */
 struct cli_options {
     const char *url, *api_key;
-    const char *brokers, *topic_prefix, *reply_topics, *redis_url, *admin_hosts;
+    const char *brokers, *topic_prefix, *reply_topics, *redis_url, *admin_hosts, *analytics_url;
     const char *no_color, *term;
     long long replication, partitions, result_ttl_ms, dead_attempts;
 };

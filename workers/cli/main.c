@@ -17,6 +17,7 @@ static const struct cli_command commands[] = {
     {"ingest", "put texts into the store; how runs of it went", cli_ingest},
     {"documents", "list the documents that can be found, delete some", cli_documents},
     {"status", "what runs, how it is, and what waits", cli_status},
+    {"report", "what was asked in the last hour or day, and how it went", cli_report},
     {"dead", "look at what could not be processed, send it again or drop it", cli_dead},
     {"topics", "create the Kafka topics", cli_topics},
     {"config", "the configuration of this command line", cli_config},

@@ -8,6 +8,7 @@ struct cli_options cli_options;
 #define AT(field) offsetof(struct cli_options, field)
 static const char *const http_schemes[] = {"http", "https", NULL};
 static const char *const redis_schemes[] = {"redis", NULL};
+static const char *const database_schemes[] = {"postgresql", "postgres", NULL};
 
 static const struct sl_option options[] = {
     {.name = "SLUICE_URL",
@@ -79,6 +80,14 @@ static const struct sl_option options[] = {
      .min = 1,
      .max = 1000000,
      .help = "A dead letter that was tried so often is not sent again by `sluice dead redrive`."},
+    {.name = "SLUICE_ANALYTICS_URL",
+     .type = SL_OPT_URL,
+     .offset = AT(analytics_url),
+     .choices = database_schemes,
+     .fallback = "",
+     .secret = true,
+     .help = "The analytics database that `sluice report` reads, as postgresql://...; empty: it "
+             "reads the analytics topic."},
     {.name = "NO_COLOR",
      .type = SL_OPT_STRING,
      .offset = AT(no_color),

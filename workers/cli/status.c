@@ -34,6 +34,7 @@ static const struct {
 } programs[] = {
     {"sluice-gateway", 9100}, {"sluice-embed", 9101},    {"sluice-retrieve", 9102},
     {"sluice-rerank", 9103},  {"sluice-generate", 9104}, {"sluice-ingest", 9105},
+    {"sluice-observe", 9106},
 };
 
 /* Who waits for what, without prefix. */
@@ -42,7 +43,7 @@ static const struct {
 } groups[] = {
     {"embed", "queries"},     {"retrieve", "retrieve"}, {"rerank", "rerank"},
     {"generate", "generate"}, {"ingest", "documents"},  {"embed", "chunks"},
-    {"ingest", "vectors"},
+    {"ingest", "vectors"},    {"observe", "results"},
 };
 enum {
     PROGRAMS = sizeof(programs) / sizeof(programs[0]),
