@@ -10,6 +10,7 @@
 #include "workers/cli/terminal.h"
 
 #include <inttypes.h>
+#include <signal.h>
 #include <unistd.h>
 
 static const char help[] =
@@ -85,12 +86,20 @@ static int run_plan(const struct ingest_args *args, const struct cli_plan *plan,
     return code;
 }
 
+/* Until a run begins, which has its own: then nothing was sent. */
+static void on_early_interrupt(int signum)
+{
+    (void)signum;
+    _exit(CLI_INTERRUPTED);
+}
+
 static int ingest(const struct ingest_args *args)
 {
     struct cli_plan plan;
     struct sl_buf metadata;
     const struct cli_patterns patterns = {&args->take, &args->exclude};
     sl_buf_init(&metadata, METADATA_MAX);
+    signal(SIGINT, on_early_interrupt);
     int code = cli_metadata(&args->metadata, &metadata);
     if (code == CLI_GO_ON) {
         code = cli_plan_make(&plan, &args->words, &patterns, args->id);

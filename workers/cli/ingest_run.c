@@ -83,7 +83,7 @@ static void on_standstill(struct ingest_state *state)
 {
     uint64_t seconds = state->run->timeout_ms / 1000;
     const struct ingest_reading *reading = &state->reading;
-    if (reading->busy) {
+    if (reading->busy && reading->file->root != NULL) {
         ingest_give_up(state, "for %" PRIu64 " s %s/%s could not be read", seconds,
                        reading->file->root, reading->file->id);
     } else if (state->in_flight > 0) {
@@ -141,7 +141,8 @@ static void on_tick(struct sl_timer *timer)
     ingest_pump(state);
     ingest_read_account(state);
     draw(state);
-    if (state->leaving && (!state->run->begun || now_ms >= state->leave_by_ms)) {
+    bool never_begun = !state->run->begun && !state->asking;
+    if (state->leaving && (never_begun || now_ms >= state->leave_by_ms)) {
         ingest_end(state);
         return;
     }

@@ -91,6 +91,7 @@ static void on_begun(void *ctx, int err)
     state->run->begun = true;
     ingest_moved(state);
     ingest_pump(state);
+    ingest_watch(state);
 }
 
 /* --- refusals --- */
@@ -278,7 +279,7 @@ void ingest_watch(struct ingest_state *state)
     }
     ask_refusals(state);
     close_when_sent(state);
-    if (state->asking || run->begun) {
+    if (state->asking || run->begun || state->leaving) {
         return;
     }
     if (!state->looked) {
