@@ -47,8 +47,11 @@ class Store:
 
 
 class Case(unittest.TestCase):
+    def make_store(self):
+        return Store()
+
     def cluster(self, stages=("embed",), ingest=True, gateway=False, **environment):
-        self.store = Store()
+        self.store = self.make_store()
         self.addCleanup(shutil.rmtree, self.store.directory)
         cluster = Cluster(gateway=gateway, ingest=ingest, stages=stages, **self.store.environment,
                           **environment)
