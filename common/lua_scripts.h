@@ -15,6 +15,7 @@ extern const char sl_lua_idempotent[]; /* Who has an idempotency key. */
 
 /* Without the prelude. */
 extern const char sl_lua_ingest_account[]; /* Documents and runs, as workers count them. */
+extern const char sl_lua_ingest_visible[]; /* Which hits can be found. */
 extern const char sl_lua_ingest_read[];    /* The same, for gateway and command line. */
 
 #endif

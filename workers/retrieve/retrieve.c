@@ -1,6 +1,8 @@
 /*
  * The retrieve stage: a vector search and a keyword search at the same time, each for the best
  * top_k, and their rankings fused into one. A query that asks for more sources than that gets them.
+ * Hits of documents that change are looked up before that (visible.c), and while something changes
+ * twice as many are asked for, since some may have to be left out.
  *
  * Both searches share a budget (SLUICE_RETRIEVE_TIMEOUT, within the query's deadline). When one
  * fails or its time runs out, the other's hits are the answer and `degraded` names what is missing;
@@ -13,6 +15,7 @@
 #include "common/log.h"
 #include "common/store_options.h"
 #include "common/worker.h"
+#include "workers/retrieve/visible.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -28,6 +31,7 @@ static struct config {
 
 struct stage {
     struct sl_store *stores[LEGS];
+    struct retrieve_visible visible;
 };
 
 struct leg {
@@ -42,6 +46,9 @@ struct leg {
 
 struct state {
     struct leg legs[LEGS];
+    struct sl_job *job;
+    struct retrieve_look look;
+    int64_t end_ms; /* Of the searches and the look-up. */
 };
 
 static const uint32_t degraded_bits[LEGS] = {SL_DEGRADED_VECTOR, SL_DEGRADED_KEYWORD};
@@ -61,10 +68,11 @@ static int ranking_of(struct sl_job *job, const struct leg *leg, double weight,
     if (ids == NULL) {
         return -SL_ENOMEM;
     }
-    for (size_t i = 0; i < leg->len; i++) {
+    size_t max = top_k_of(sl_job_query(job)), len = leg->len < max ? leg->len : max;
+    for (size_t i = 0; i < len; i++) {
         ids[i] = leg->hits[i].chunk_id;
     }
-    *ret = (struct sl_ranking){.ids = ids, .len = leg->len, .weight = weight};
+    *ret = (struct sl_ranking){.ids = ids, .len = len, .weight = weight};
     return 0;
 }
 
@@ -92,6 +100,60 @@ static int fuse(struct sl_job *job)
     return rv;
 }
 
+static void finish(struct sl_job *job)
+{
+    struct sl_query *query = sl_job_query(job);
+    int rv = fuse(job);
+    query->vector = NULL; /* Nobody behind this stage needs it. */
+    query->vector_len = 0;
+    if (rv != 0) {
+        sl_job_fail(job, SL_QERR_INTERNAL, sl_error_text(rv));
+    } else {
+        sl_job_forward(job, "rerank");
+    }
+}
+
+/* --- what is visible --- */
+
+static void on_looked(struct retrieve_look *look, int err)
+{
+    struct state *state = SL_ITEM(look, struct state, look);
+    if (err != 0) {
+        char message[128];
+        snprintf(message, sizeof(message), "Redis does not say which hits are visible: %s",
+                 sl_error_text(err));
+        sl_job_fail(state->job, SL_QERR_RETRIEVAL_FAILED, message);
+        return;
+    }
+    for (size_t i = 0; i < LEGS; i++) {
+        state->legs[i].len = look->lists[i].len;
+    }
+    finish(state->job);
+}
+
+static void check_visible(struct sl_job *job)
+{
+    struct stage *stage = sl_worker_stage(sl_job_worker(job));
+    struct state *state = sl_job_state(job);
+    const struct sl_query *query = sl_job_query(job);
+    bool all = true;
+    for (size_t i = 0; i < LEGS; i++) {
+        const struct leg *leg = &state->legs[i];
+        all = all && retrieve_visible_all(&stage->visible, leg->hits, leg->len);
+        state->look.lists[i].hits = leg->hits;
+        state->look.lists[i].len = leg->len;
+    }
+    if (all) {
+        finish(job);
+        return;
+    }
+    state->look.tenant = query->tenant;
+    state->look.collection = query->collection;
+    state->look.end_ms = state->end_ms;
+    state->look.on_looked = on_looked;
+    retrieve_look_start(&stage->visible, &state->look);
+}
+
 static void on_both_ended(struct sl_job *job)
 {
     struct state *state = sl_job_state(job);
@@ -110,14 +172,7 @@ static void on_both_ended(struct sl_job *job)
         sl_job_fail(job, SL_QERR_RETRIEVAL_FAILED, message);
         return;
     }
-    int rv = fuse(job);
-    query->vector = NULL; /* Nobody behind this stage needs it. */
-    query->vector_len = 0;
-    if (rv != 0) {
-        sl_job_fail(job, SL_QERR_INTERNAL, sl_error_text(rv));
-    } else {
-        sl_job_forward(job, "rerank");
-    }
+    check_visible(job);
 }
 
 /* --- searching --- */
@@ -154,7 +209,10 @@ static void start(struct sl_job *job)
     struct stage *stage = sl_worker_stage(sl_job_worker(job));
     struct state *state = sl_job_state(job);
     const struct sl_query *query = sl_job_query(job);
+    size_t top_k = top_k_of(query) * (retrieve_visible_changing(&stage->visible) ? 2 : 1);
     int errs[LEGS];
+    state->job = job;
+    state->end_ms = budget_end(job);
     for (size_t i = 0; i < LEGS; i++) {
         struct leg *leg = &state->legs[i];
         leg->job = job;
@@ -166,8 +224,8 @@ static void start(struct sl_job *job)
             .vector = i == VECTOR ? query->vector : NULL,
             .dim = i == VECTOR ? query->vector_len : 0,
             .text = query->query,
-            .top_k = (uint32_t)top_k_of(query),
-            .deadline_ms = budget_end(job),
+            .top_k = (uint32_t)top_k,
+            .deadline_ms = state->end_ms,
             .permit = sl_job_permit(job, i),
             .arena = sl_job_arena(job),
         };
@@ -186,6 +244,7 @@ static void start(struct sl_job *job)
 static void cancel(struct sl_job *job)
 {
     struct state *state = sl_job_state(job);
+    retrieve_look_cancel(&state->look);
     for (size_t i = 0; i < LEGS; i++) {
         if (state->legs[i].call != NULL) {
             sl_store_cancel(state->legs[i].call);
@@ -199,6 +258,7 @@ static void cancel(struct sl_job *job)
 static void fini(void *stage_state)
 {
     struct stage *stage = stage_state;
+    retrieve_visible_stop(&stage->visible);
     for (size_t i = 0; i < LEGS; i++) {
         sl_store_close(stage->stores[i]);
     }
@@ -214,6 +274,9 @@ static int init(struct sl_worker *worker, void **ret, char *why, size_t why_size
                                 &stage->stores[i], why, why_size);
     }
     *ret = stage;
+    if (rv == 0) {
+        retrieve_visible_start(&stage->visible, sl_worker_loop(worker), sl_worker_coord(worker));
+    }
     return rv;
 }
 

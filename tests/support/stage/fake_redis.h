@@ -9,6 +9,8 @@
 #include "common/redis.h"
 
 extern int fake_redis_refusal; /* What sl_redis_command returns; 0: it works. */
+/* What a script is answered, as Redis would write it; asked when it is sent. NULL: none is run. */
+extern const char *(*fake_redis_script)(size_t argc, const struct sl_span *argv);
 size_t fake_redis_sent(void);  /* Commands since the start. */
 size_t fake_redis_open(void);  /* Not answered yet. */
 /* The oldest of them. err not 0: in place of its reply. */

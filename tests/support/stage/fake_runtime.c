@@ -532,7 +532,10 @@ void fake_search_end(struct fake_search *search, int err, const char *const *nam
     CHECK(search->open && hits != NULL);
     search->open = false;
     for (size_t i = 0; i < count; i++) {
-        hits[i].chunk_id = hits[i].doc_id = hits[i].text = sl_span_of(names[i]);
+        const char *at = strchr(names[i], '@');
+        size_t len = at != NULL ? (size_t)(at - names[i]) : strlen(names[i]);
+        hits[i].chunk_id = hits[i].doc_id = hits[i].text = (struct sl_span){names[i], len};
+        hits[i].version = at != NULL ? atoll(at + 1) : 0;
         hits[i].score = 1.0 - (double)i / 100;
     }
     search->cb(search->ctx, err, hits, count, err != 0 ? "the store failed" : "");

@@ -95,7 +95,8 @@ void fake_call_end(struct sl_upstream_call *call, int err, int status, const cha
 
 size_t fake_search_count(const struct sl_worker *worker);
 struct fake_search *fake_search(struct sl_worker *worker, size_t i);
-/* Answers with count hits whose chunk ids are the names, best first; err not 0: fails. */
+/* Answers with count hits whose chunk ids are the names, best first; err not 0: fails. A name may
+ * end in @ and the hit's version. */
 void fake_search_end(struct fake_search *search, int err, const char *const *names, size_t count);
 
 #endif
