@@ -56,6 +56,7 @@ size_t sl_chunk_back(struct sl_span text, size_t from, size_t at, size_t n); /* 
 
 struct chunk_breaks;
 
+/* For questions about one text. NULL: out of memory. */
 struct chunk_breaks *sl_chunk_breaks_create(void);
 void sl_chunk_breaks_destroy(struct chunk_breaks *breaks); /* Takes NULL. */
 /* Sticky: -SL_ENOMEM or -SL_EIO. The answers below are then of no use, but in their ranges. */

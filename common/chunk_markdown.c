@@ -21,7 +21,8 @@ enum { DEPTH_MAX = 32, BLOCKS_MAX = 1000000, TAB = 4, CODE_INDENT = 4 };
 
 struct container {
     bool quote;
-    size_t width; /* Of a list item: columns that its lines are indented by. */
+    bool empty;   /* A list item: nothing stands in it yet. */
+    size_t width; /* Columns that its lines are indented by. */
 };
 
 enum html { HTML_NONE, HTML_TAG, HTML_COMMENT, HTML_RAW };
@@ -134,7 +135,7 @@ static size_t match_containers(struct scan *scan)
 {
     size_t matched = 0;
     for (; matched < scan->depth; matched++) {
-        const struct container *container = &scan->containers[matched];
+        struct container *container = &scan->containers[matched];
         size_t columns = indent(scan);
         size_t first = skip_blanks(scan, scan->at);
         if (container->quote) {
@@ -143,11 +144,12 @@ static size_t match_containers(struct scan *scan)
             }
             advance(scan, columns + 1);
             advance(scan, is_blank(peek(scan, scan->at)) ? 1 : 0);
-        } else if (columns >= container->width) {
+        } else if (columns >= container->width && !(container->empty && first >= scan->end)) {
             advance(scan, container->width);
-        } else if (first < scan->end) {
+        } else if (first < scan->end || container->empty) {
             break;
         }
+        container->empty = container->empty && first >= scan->end;
     }
     return matched;
 }
@@ -210,9 +212,11 @@ static bool push_container(struct scan *scan, bool interrupts)
     }
     advance(scan, columns + len);
     size_t gap = indent(scan);
-    gap = gap > CODE_INDENT || skip_blanks(scan, scan->at) >= scan->end ? 1 : gap;
+    bool empty = skip_blanks(scan, scan->at) >= scan->end;
+    gap = gap > CODE_INDENT || empty ? 1 : gap;
     advance(scan, gap);
-    scan->containers[scan->depth++] = (struct container){.width = columns + len + gap};
+    scan->containers[scan->depth++] =
+        (struct container){.width = columns + len + gap, .empty = empty};
     return true;
 }
 
@@ -339,8 +343,9 @@ static bool inside(struct scan *scan, size_t matched, int *ret_rv)
     return false;
 }
 
-/* Whether a heading, a fence, HTML or a break stands at first; the line is done with it then. */
-static bool begins_block(struct scan *scan, size_t first, bool underlines, int *ret_rv)
+/* Whether a heading, a fence, HTML or a break stands at first; the line is done with it then.
+ * continues: if not, the line goes on with the open paragraph. */
+static bool begins_block(struct scan *scan, size_t first, bool continues, int *ret_rv)
 {
     uint32_t level;
     bool top = scan->depth == 0;
@@ -355,7 +360,7 @@ static bool begins_block(struct scan *scan, size_t first, bool underlines, int *
     } else if ((scan->html = html_kind(scan, first, scan->paragraph)) != HTML_NONE) {
         scan->html_depth = scan->depth;
         scan->html = scan->html != HTML_TAG && ends_html(scan, first) ? HTML_NONE : scan->html;
-    } else if (underlines && (level = setext_level(scan, first)) > 0) {
+    } else if (continues && (level = setext_level(scan, first)) > 0) {
         *ret_rv = top ? add_block(scan, scan->paragraph_at, scan->next, level, true) : 0;
     } else if (!is_thematic_break(scan, first)) {
         return false;
@@ -376,8 +381,9 @@ static int scan_line(struct scan *scan)
      * go on with the paragraph of a container that is not there any more on this line. */
     scan->depth = matched;
     bool opened = false;
-    while (push_container(scan, scan->paragraph && matched == open && !opened)) {
+    while (push_container(scan, scan->paragraph && matched == open)) {
         opened = true;
+        scan->paragraph = false;
     }
     size_t first = skip_blanks(scan, scan->at);
     if (first >= scan->end) {
