@@ -313,13 +313,16 @@ int sl_http_store_open(const struct sl_http_store_kind *kind, const char *url,
     store->store.backend = kind->backend;
     store->kind = kind;
     store->env = *env;
+    if (strcmp(env->limit_name, "KEYWORD") == 0) {
+        store->env.dim = 0; /* What vectors it holds besides is nobody's concern. */
+    }
     int rv = fill_store(store, url);
     if (rv != 0) {
         snprintf(why, why_size, "%s",
                  rv == -SL_EINVAL ? "host, port and a name belong here, as in "
                                     "opensearch+http://127.0.0.1:9200/chunks"
                                   : sl_error_text(rv));
-    } else if (env->write || env->dim > 0) {
+    } else if (env->write || store->env.dim > 0) {
         rv = http_shape_open(store, why, why_size);
     }
     if (rv != 0) {

@@ -192,6 +192,7 @@ static int settle(struct sl_http_store *store, struct sl_loop *loop, struct sl_h
     }
     if (rv == 1 || rv == -SL_ECONN || rv == -SL_ETIMEDOUT || rv == -SL_EUPSTREAM ||
         rv == -SL_ECUT) {
+        why[0] = '\0';
         return 0; /* Later. */
     }
     return rv == -SL_EREJECTED || rv == -SL_EPROTO ? -SL_EIO : rv;
