@@ -51,6 +51,12 @@ const struct sl_option sl_store_option_table[] = {
      .min = 1,
      .max = 100000,
      .help = "Keyword searches in flight at most, in the whole cluster."},
+    {.name = "SLUICE_OPENSEARCH_ANALYZER",
+     .type = SL_OPT_STRING,
+     .offset = AT(analyzer),
+     .fallback = "english",
+     .help = "Analyzer of the words in an OpenSearch index that is made here, one of OpenSearch's "
+             "own, such as english or standard. An index keeps the one it was made with."},
     {.name = NULL},
 };
 
@@ -80,6 +86,7 @@ int sl_store_open_role(struct sl_worker *worker, const struct sl_store_options *
         .dim = options->dim,
         .write = options->write,
         .timeout_ms = timeout_ms,
+        .analyzer = options->analyzer,
     };
     char reason[200] = "";
     int rv = sl_store_open(urls[role], &env, ret, reason, sizeof(reason));

@@ -14,7 +14,7 @@ enum sl_store_role { SL_STORE_VECTOR, SL_STORE_KEYWORD, SL_STORE_ROLES };
 
 /* Filled from sl_store_option_table. */
 struct sl_store_options {
-    const char *vector_url, *keyword_url, *sqlite_vec;
+    const char *vector_url, *keyword_url, *sqlite_vec, *analyzer;
     long long vector_limit, keyword_limit;
     long long dim; /* As in sl_store_env. */
     bool write;    /* No option: set by who will write, before it opens them. */
