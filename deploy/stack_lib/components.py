@@ -23,7 +23,7 @@ WORKERS = {
     "observe": 6,
     "gateway": 0,
 }
-SERVERS = ("kafka", "redis", "model-chat", "model-embed", "model-rerank")
+SERVERS = ("kafka", "redis", "opensearch", "model-chat", "model-embed", "model-rerank")
 COMPONENTS = SERVERS + tuple(WORKERS)
 GROUPS = {
     "models": ("model-chat", "model-embed", "model-rerank"),
@@ -41,7 +41,7 @@ CHAT_SLOTS = 2
 CHAT_CONTEXT = 8192
 
 # Where chunks are: a file, or an index of the stack's Redis.
-STORES = ("sqlite", "redis")
+STORES = ("sqlite", "redis", "opensearch")
 STORE_VARIABLE = "SLUICE_STACK_STORE"
 STORE_INDEX = "chunks"
 
@@ -86,6 +86,12 @@ class Process:
     def program(self):
         """The file that is run, to see whether it was built anew."""
         return self.command[0]
+
+
+def defaults(layout):
+    """What `up` starts when nothing is named: a server of a store only where chunks are in it."""
+    unused = {"opensearch"} - {store_kind(layout)}
+    return [component for component in COMPONENTS if component not in unused]
 
 
 def expand(names):
@@ -183,7 +189,7 @@ QUERY_ENGINE = ("query-engine/valkey-server", "query-engine/redisearch.so")
 def store_kind(layout):
     kind = layout.environ.get(STORE_VARIABLE) or STORES[0]
     if kind not in STORES:
-        raise StackError(f"{STORE_VARIABLE} is {kind!r}: it must be {' or '.join(STORES)}", 2)
+        raise StackError(f"{STORE_VARIABLE} is {kind!r}: it must be one of {', '.join(STORES)}", 2)
     return kind
 
 
@@ -226,6 +232,11 @@ def server_process(layout, chosen, component):
             server = str(layout.local / QUERY_ENGINE[0])
         command = (server, str(layout.config / "redis.conf"))
         probe = lambda: probes.redis(chosen["redis"])
+    elif component == "opensearch":
+        serve = str(layout.root / "deploy/opensearch/serve")
+        addresses = (str(chosen["opensearch"]), str(chosen["opensearch-transport"]))
+        command = (serve, str(layout.data / "opensearch"), *addresses)
+        probe = lambda: probes.opensearch(chosen["opensearch"])
     elif component == "model-chat":
         size = ("--parallel", str(CHAT_SLOTS), "--ctx", str(CHAT_CONTEXT))
         command = llama("chat", chosen["chat"], *size)
@@ -278,6 +289,8 @@ def connections(layout, chosen):
     store = f"sqlite://{layout.data / 'sluice.db'}"
     if store_kind(layout) == "redis" and "redis" in chosen:
         store = f"redis://{ports.LOOPBACK}:{chosen['redis']}/{STORE_INDEX}"
+    if store_kind(layout) == "opensearch" and "opensearch" in chosen:
+        store = f"opensearch+http://{ports.LOOPBACK}:{chosen['opensearch']}/{STORE_INDEX}"
     variables["SLUICE_VECTOR_URL"] = variables["SLUICE_KEYWORD_URL"] = store
     variables["SLUICE_SQLITE_VEC"] = str(layout.local / "lib/vec0.so")
     return variables

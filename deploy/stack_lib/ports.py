@@ -17,6 +17,8 @@ FIXED = {
     "kafka": ("SLUICE_STACK_KAFKA_PORT", 9092),
     "controller": ("SLUICE_STACK_CONTROLLER_PORT", 9093),
     "redis": ("SLUICE_STACK_REDIS_PORT", 16379),
+    "opensearch": ("SLUICE_STACK_OPENSEARCH_PORT", 9200),
+    "opensearch-transport": ("SLUICE_STACK_OPENSEARCH_TRANSPORT_PORT", 9300),
     "chat": ("SLUICE_STACK_CHAT_PORT", 18001),
     "embed": ("SLUICE_STACK_EMBED_PORT", 18002),
     "rerank": ("SLUICE_STACK_RERANK_PORT", 18003),

@@ -59,6 +59,10 @@ def model(port):
     return _ready(*http_get(port, "/health"))
 
 
+def opensearch(port):
+    return _ready(*http_get(port, "/"))
+
+
 def worker(admin_port):
     return _ready(*http_get(admin_port, "/readyz"))
 

@@ -21,6 +21,7 @@ from .terminal import Waiting, coloured, last_lines, say
 PORTS_OF = {
     "kafka": ("kafka", "controller"),
     "redis": ("redis",),
+    "opensearch": ("opensearch", "opensearch-transport"),
     "model-chat": ("chat",),
     "model-embed": ("embed",),
     "model-rerank": ("rerank",),
@@ -92,6 +93,9 @@ class Up:
             components.worker_process(layout, chosen, passed_on, component, name) for name in names
         ]
 
+    def names_of(self, workers):
+        return [name for one in workers for name in instance_names(one, self.layout.count(one))]
+
     def choose_ports(self, wanted, running):
         """Ports for all that is to be started; what runs keeps its own."""
         ports = self.layout.ports
@@ -128,6 +132,8 @@ class Up:
         needed = [layout.local / "venv/bin/supervisord"]
         if "kafka" in wanted:
             needed.append(layout.local / "kafka/libs")
+        if "opensearch" in wanted:
+            needed.append(layout.local / "opensearch/lib")
         if "model-embed" in wanted:
             needed.append(layout.local / "models" / components.EMBED_FILE)
         programs = {"kafka": "java", "redis": "redis-server"}
@@ -141,7 +147,7 @@ class Up:
             if component in wanted and not shutil.which(program)
         ]
         if missing:
-            raise StackError(f"not installed: {', '.join(missing)}\nrun deploy/setup first, with --tests for the Query Engine")
+            raise StackError(f"not installed: {', '.join(missing)}\nrun deploy/setup first, with --tests for a store of its own")
         workers = [component for component in wanted if component in WORKERS]
         names = [f"sluice-{component}" for component in workers] + (["sluice"] if workers else [])
         unbuilt = [name for name in names if not os.access(layout.bin / name, os.X_OK)]
@@ -155,7 +161,7 @@ class Up:
 
     def up(self, only, bin_directory):
         began = time.monotonic()
-        wanted = components.expand(only) if only else list(components.COMPONENTS)
+        wanted = components.expand(only) if only else components.defaults(self.layout)
         self.check_directory()
         with self.layout.locked():
             if bin_directory:
@@ -217,7 +223,7 @@ class Up:
         second = [process for name in workers for process in by_component[name]]
         if second:
             self.create_topics(second[0].environment)
-            if not self.running_names() & {p.name for name in WORKERS for p in self.processes_of(name)}:
+            if not self.running_names() & set(self.names_of(WORKERS)):
                 self.begin_epoch(second[0].environment)
             self.start(second)
             self.wait_until_ready(second)
