@@ -90,9 +90,12 @@ void redis_index_read(const struct redisReply *reply, const char *name, struct r
 
 /* --- making it --- */
 
+/* What is told goes before what comes: a batch of other vectors is refused then. */
 static uint32_t dim_of(const struct redis_call *call)
 {
-    return call->batch.vectors != NULL ? call->batch.dim : (uint32_t)redis_store_of(call)->env.dim;
+    long long told = redis_store_of(call)->env.dim;
+    uint32_t came = call->batch.vectors != NULL ? call->batch.dim : 0;
+    return told != 0 ? (uint32_t)told : came;
 }
 
 static bool is_upsert(const struct redis_call *call)
