@@ -160,6 +160,60 @@ class Runs(Case):
     def run_id(self, errors):
         return re.search(r"sluice ingest status (\S+) tells", errors)[1]
 
+    def test_an_interrupted_run_is_finished_by_a_second_one(self):
+        cluster = self.cluster()
+        cluster.upstream.behave(embed={"latency_ms": 300})
+        root = self.files(1500)
+        with self.begin(cluster, root) as process:
+            wait_until(lambda: os.path.exists(self.store.path) and self.store.rows(), 30, "a chunk")
+            process.send_signal(signal.SIGINT)
+            out, errors = process.communicate(timeout=30)
+        self.assertEqual(process.returncode, 130, errors)
+        sent = int(re.search(r"interrupted: (\d+) of 1500 documents were sent", errors)[1])
+        self.assertLess(sent, 1500)
+        self.assertLess(json.loads(out)["processed"], sent)
+        cluster.upstream.behave(embed={"latency_ms": 0})
+        watched = cluster.sluice("ingest", "status", self.run_id(errors), "--watch")
+        self.assertRegex(watched.stdout, rf"(?m)^documents +{sent} processed, 0 failed, 0 skipped; "
+                                         rf"{sent} sent$")
+        self.assertRegex(watched.stdout, r"(?m)^state +done, ")
+        summary, errors = self.ingest(cluster, root)
+        self.assertEqual((summary["processed"], summary["skipped"]), (1500 - sent, sent))
+        self.assertIn(f"{sent} skipped: nothing in them has changed", errors)
+        self.assertEqual({row[0] for row in self.store.rows()}, {f"d{i}.md" for i in range(1500)})
+
+    def test_changed_documents_alone_are_done_again(self):
+        cluster = self.cluster()
+        root = self.folder(same="This stays.", changed="This changes.")
+        self.ingest(cluster, root)
+        kept = self.store.versions("same.md")
+        with open(os.path.join(root, "changed.md"), "w", encoding="utf-8") as f:
+            f.write("It has changed.")
+        self.assertEqual(self.ingest(cluster, root)[0], counts(1, 0, 1, 1))
+        self.assertEqual(self.store.versions("same.md"), kept)
+        self.assertEqual(self.store.texts("changed.md"), ["It has changed."])
+        self.assertEqual(self.ingest(cluster, root, "--metadata", "a=b")[0], counts(2, 0, 0, 2))
+
+    def test_documents_are_listed_shown_and_deleted(self):
+        cluster = self.cluster()
+        root = self.folder(a="One.", b=text_of(400), b__c="Three.")
+        self.ingest(cluster, root)
+        listed = [json.loads(line) for line in
+                  cluster.sluice("documents", "--json").stdout.splitlines()]
+        self.assertEqual([d["doc_id"] for d in listed], ["a.md", "b.md", "b/c.md"])
+        self.assertEqual(listed[1]["chunks"], len(self.store.texts("b.md")))
+        page = cluster.sluice("documents", "list", "--limit", "1", "--after", "a.md")
+        self.assertRegex(page.stdout, r"^ *chunks .*\n.* b\.md\n$")
+        self.assertIn("--after 'b.md'", page.stderr)
+        self.assertRegex(cluster.sluice("documents", "show", "b/c.md").stdout, r"(?m)^chunks +1$")
+        none = cluster.sluice("documents", "show", "b", check=False)
+        self.assertEqual((none.returncode, none.stderr),
+                         (1, "sluice documents show: there is no document b in the collection default\n"))
+        done = cluster.sluice("documents", "delete", "a.md", "b.md")
+        self.assertEqual(json.loads(done.stdout), {"deleted": 2, "failed": 0})
+        self.assertEqual({row[0] for row in self.store.rows()}, {"b/c.md"})
+        self.assertRegex(cluster.sluice("documents").stdout, r"^ *chunks .*\n.* b/c\.md\n$")
+
     def test_a_second_interrupt_ends_at_once(self):
         cluster = self.cluster(stages=(), ingest=False)
         with self.begin(cluster, self.folder(one="text")) as process:

@@ -258,8 +258,7 @@ static int run_show(int argc, char **argv)
 static const char delete_help[] =
     "usage: sluice documents delete ID... [OPTION...]\n\n"
     "Takes documents out of the store, and ends when all their chunks are gone. Ends with\n"
-    "{\"deleted\", \"failed\", \"skipped\"} on stdout. What is not there is no "
-    "error.\n\n" COLLECTION_HELP
+    "{\"deleted\", \"failed\"} on stdout; what is not there counts as deleted.\n\n" COLLECTION_HELP
     "  --timeout T      how long nothing may move         (60s)\n\n" VARIABLES_HELP
     ", SLUICE_KAFKA_BROKERS\n\n"
     "example:\n"
@@ -282,8 +281,7 @@ static int delete_plan(const struct cli_plan *plan, const char *collection, uint
                                  .timeout_ms = timeout_ms};
     int code = cli_ingest_run(&run);
     cli_ingest_report(&run, code);
-    printf("{\"deleted\":%" PRIu64 ",\"failed\":%" PRIu64 ",\"skipped\":%" PRIu64 "}\n",
-           run.processed, run.failed, run.skipped);
+    printf("{\"deleted\":%" PRIu64 ",\"failed\":%" PRIu64 "}\n", run.processed, run.failed);
     code = code == CLI_DONE && run.failed > 0 ? CLI_FAILED : code;
     cli_ingest_run_fini(&run);
     return code;

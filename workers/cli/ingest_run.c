@@ -328,8 +328,7 @@ void cli_ingest_report(const struct cli_ingest_run *run, int code)
         print_failures(run, &err);
     }
     if (run->skipped > 0) {
-        fprintf(stderr, "%" PRIu64 " skipped: %s\n", run->skipped,
-                run->remove ? "there are no such documents" : "nothing in them has changed");
+        fprintf(stderr, "%" PRIu64 " skipped: nothing in them has changed\n", run->skipped);
     }
     if (code == CLI_INTERRUPTED) {
         fprintf(stderr,

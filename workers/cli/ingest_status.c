@@ -14,18 +14,16 @@
 static const char command[] = "ingest status";
 static const char help[] =
     "usage: sluice ingest status [ID] [--watch] [--json]\n\n"
-    "Shows the latest runs of ingestion, of the command line and of POST /v1/documents, or one "
-    "run\n"
-    "with what failed. Runs are kept for SLUICE_RESULT_TTL after they last moved.\n\n"
+    "Shows the latest runs of ingestion, of the command line and of POST /v1/documents, or one of\n"
+    "them with what failed. Runs are kept for SLUICE_RESULT_TTL after they last moved.\n\n"
     "  --watch   follows the run ID until it has ended\n"
     "  --json    a JSON object a run, one a line\n\n"
     "variables: SLUICE_REDIS_URL, SLUICE_TOPIC_PREFIX, SLUICE_RESULT_TTL, NO_COLOR\n\n"
     "examples:\n"
     "  sluice ingest status\n"
     "  sluice ingest status 01981c3e-5d2c-7c6a-9f10-2f4ac0c1a1d5 --watch\n\n"
-    "exit status: 0 shown, 1 no such run, failed or (--watch) documents of it failed, 2 wrong "
-    "usage\n"
-    "or configuration, 130 interrupted\n";
+    "exit status: 0 shown, 1 no such run, failed or (--watch) documents of it failed,\n"
+    "2 wrong usage or configuration, 130 interrupted\n";
 
 enum { RUNS_MAX = 100, WAIT_MS = 500, JSON_MAX = 16 << 20, WORDS = 512, AGE = 32 };
 
