@@ -43,8 +43,16 @@ static inline bool sl_chunk_ascii_space(char c)
     return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
+bool sl_chunk_wide_space(struct sl_span text, size_t at); /* Of sl_chunk_space. */
+
 /* Unicode's white space, unless a mark stands on it. */
-bool sl_chunk_space(struct sl_span text, size_t at);
+static inline bool sl_chunk_space(struct sl_span text, size_t at)
+{
+    unsigned char c = (unsigned char)text.data[at];
+    unsigned char next = at + 1 < text.len ? (unsigned char)text.data[at + 1] : 0;
+    return c < 0x80 && next < 0x80 ? sl_chunk_ascii_space((char)c) : sl_chunk_wide_space(text, at);
+}
+
 size_t sl_chunk_skip_space(struct sl_span text, size_t at);
 size_t sl_chunk_trim_end(struct sl_span text, size_t from, size_t to);
 

@@ -7,12 +7,13 @@
  * it has bytes, 20, the least size of a chunk.
  *
  * Tokens are estimated. A model's tokenizer has a word for most of what is written often, and parts
- * of words, letters or bytes for the rest. A piece counts one for each word of Latin letters and for
- * each further 8 of them, one for each two digits, and one for each other character. Chunks of 100
- * such tokens have, by the tokenizer of all-MiniLM-L6-v2 (30 000 word pieces), in the middle 84 in
- * English prose, 89 in technical Markdown, 95 in source code, 87 in Russian, 94 in Chinese; one in
- * ten is over 94, 102, 109, 87, 97, and the most is 126. By that of SmolLM2 (49 000 byte pairs) it is
- * 91, 95, 89, 80, and 160 in Chinese. SL_CHUNK_COUNTED is for those who need the number itself.
+ * of words, letters or bytes for the rest. A piece counts one for each word of Latin letters and
+ * for each further 8 of them, one for each two digits, and one for each other character. Chunks of
+ * 100 such tokens have, by the tokenizer of all-MiniLM-L6-v2 (30 000 word pieces), in the middle 84
+ * in English prose, 89 in technical Markdown, 95 in source code, 87 in Russian, 94 in Chinese; one
+ * in ten is over 94, 102, 109, 87, 97, and the most is 126. By that of SmolLM2 (49 000 byte pairs)
+ * it is 91, 95, 89, 80, and 160 in Chinese. SL_CHUNK_COUNTED is for those who need the number
+ * itself.
  */
 #include "common/chunk_internal.h"
 
@@ -51,7 +52,7 @@ static bool is_space(uint32_t cp) /* Unicode's White_Space. */
            cp == 0x205f || cp == 0x3000;
 }
 
-bool sl_chunk_space(struct sl_span text, size_t at)
+bool sl_chunk_wide_space(struct sl_span text, size_t at)
 {
     uint32_t cp = sl_chunk_code_point(text, at);
     size_t next = at + sl_chunk_length(text, at);
