@@ -86,8 +86,15 @@ static int run_search(struct call *call, struct sl_tables *tables)
                             call->detail, sizeof(call->detail));
 }
 
+/* What is told of the model goes before what a new file would take from its first vector. */
 static int run_upsert(struct call *call, struct sl_tables *tables)
 {
+    const struct sl_store told = {.dim = (uint32_t)store_of(call)->env.dim};
+    long long dim = call->batch.vectors != NULL ? call->batch.dim : 0;
+    int rv = sl_store_check_dim(&told, dim, call->detail, sizeof(call->detail));
+    if (rv != 0) {
+        return rv;
+    }
     return sl_tables_upsert(tables, &call->batch, call->detail, sizeof(call->detail));
 }
 

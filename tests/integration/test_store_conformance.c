@@ -487,6 +487,16 @@ TEST(vectors_of_another_length_are_refused_with_a_reason)
     stop();
 }
 
+TEST(what_is_told_of_the_model_goes_before_the_first_vector)
+{
+    conformance_start(&c, kind, DIM + 1);
+    struct sl_batch batch = one("d", "lease", east);
+    struct store_end end = conformance_try(&c, &batch);
+    CHECK_INT(end.err, -SL_EINVAL);
+    CHECK(strstr(end.detail, "9 numbers") != NULL && strstr(end.detail, "has 8") != NULL);
+    stop();
+}
+
 TEST(vectors_without_a_direction_are_refused)
 {
     static const float zero[DIM] = {0}, infinite[DIM] = {1, INFINITY}, none[DIM] = {1, NAN};
@@ -703,6 +713,7 @@ static const struct test_case cases[] = {
     CASE(any_document_id_is_kept_as_it_is),
     CASE(any_text_is_kept_as_it_is),
     CASE(vectors_of_another_length_are_refused_with_a_reason),
+    CASE(what_is_told_of_the_model_goes_before_the_first_vector),
     CASE(vectors_without_a_direction_are_refused),
     CASE(top_k_is_kept_and_the_best_come_first),
     CASE(any_text_is_a_question),

@@ -248,19 +248,6 @@ TEST(a_redis_without_the_query_engine_is_refused)
     store_fixture_stop(&fixture);
 }
 
-TEST(what_is_told_of_the_model_goes_before_the_first_vector)
-{
-    char why[300] = "";
-    start_server(NULL);
-    struct sl_store_env env = store_fixture_env(&fixture);
-    env.dim = DIM + 1;
-    CHECK_INT(sl_store_open(url("chunks"), &env, &store, why, sizeof(why)), 0);
-    struct store_end end = write_one("d", "lease");
-    CHECK_INT(end.err, -SL_EINVAL);
-    CHECK(strstr(end.detail, "5 numbers") != NULL);
-    stop();
-}
-
 TEST(a_password_opens_a_server_that_wants_one)
 {
     start_server("hush");
@@ -393,7 +380,6 @@ static const struct test_case cases[] = {
     CASE(writes_beyond_a_bounded_number_are_refused),
     CASE(what_cannot_be_opened_is_refused_with_a_reason_and_without_the_password),
     CASE(a_redis_without_the_query_engine_is_refused),
-    CASE(what_is_told_of_the_model_goes_before_the_first_vector),
     CASE(a_password_opens_a_server_that_wants_one),
     CASE(an_index_of_another_program_is_searched_and_not_written_to),
     CASE(an_index_without_scopes_is_the_default_one),
