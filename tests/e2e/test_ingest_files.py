@@ -245,6 +245,24 @@ class Runs(Case):
         watched = cluster.sluice("ingest", "status", run, "--watch", "--json")
         self.assertEqual(json.loads(watched.stdout)["processed"], 1)
 
+    def test_little_is_ahead_of_the_account(self):
+        cluster = self.cluster(stages=(), ingest=False)
+        done = cluster.sluice("ingest", self.files(1100), "--timeout", "3s", check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("1000 of 1000 documents are not stored", done.stderr)
+        self.assertEqual(len(cluster.consume("documents")), 1000)
+        run = json.loads(cluster.sluice("ingest", "status", "--json").stdout)
+        self.assertEqual((run["state"], run["documents"]), ("running", 1000))
+
+    def test_a_lost_account_is_told(self):
+        cluster = self.cluster(stages=(), ingest=False)
+        with self.begin(cluster, self.folder(one="text")) as process:
+            wait_until(lambda: len(cluster.consume("documents")) == 1, 30, "the document")
+            cluster.redis("DEL", *cluster.redis("KEYS", f"{cluster.prefix}:ingest:run*").split())
+            out, errors = process.communicate(timeout=30)
+        self.assertEqual((process.returncode, json.loads(out)), (1, counts()))
+        self.assertIn("Redis has lost the account of this run", errors)
+
     def test_progress_on_a_terminal(self):
         cluster = self.cluster()
         cluster.upstream.behave(embed={"latency_ms": 100})
