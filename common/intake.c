@@ -45,8 +45,10 @@ size_t intake_room(void *ctx, uint32_t class)
 {
     struct sl_worker *worker = ctx;
     size_t used = worker->slots_used[class] + worker->unparked[class]; /* These come first. */
-    if (worker->draining || worker->closing || worker->version_blocked || worker->holds ||
-        used >= worker->slots_max[class] || parked_full(worker, class)) {
+    bool is_full =
+        class == CLASS_QUERY && worker->backlog != NULL && sl_backlog_full(worker->backlog);
+    if (is_full || worker->draining || worker->closing || worker->version_blocked ||
+        worker->holds || used >= worker->slots_max[class] || parked_full(worker, class)) {
         return 0;
     }
     return worker->slots_max[class] - used;
@@ -55,6 +57,9 @@ size_t intake_room(void *ctx, uint32_t class)
 static void take_slot(struct sl_job *job)
 {
     job->has_slot = true;
+    if (job->worker->backlog != NULL && class_of_input(job->input) == CLASS_QUERY) {
+        sl_backlog_begun(job->worker->backlog);
+    }
     job->worker->slots_used[class_of_input(job->input)]++;
 }
 

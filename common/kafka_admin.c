@@ -1,23 +1,10 @@
 /*
- * Administration for the command line: making topics, counting partitions, a group's lag. Each call
- * makes a client, asks, and closes it again; each blocks, for about the time-out it is given at
- * most. A group's lag needs a client that bears the group's name, but that never joins it.
+ * Administration for the command line: making topics, counting partitions. Each call makes a client,
+ * asks, and closes it again; each blocks, for about the time-out it is given at most.
  */
 #include "common/kafka_internal.h"
 
-#include "common/clock.h"
-
 #include <stdlib.h>
-#include <unistd.h>
-
-enum { RETRY_MS = 100 };
-
-/* What is left of a call's time; at least 1, so that librdkafka does not take it for a poll. */
-static int left_ms(uint64_t end_ms)
-{
-    uint64_t now = sl_clock_now_ms();
-    return now < end_ms ? (int)(end_ms - now) : 1;
-}
 
 /* --- topics --- */
 
@@ -135,7 +122,7 @@ int sl_kafka_create_topics(const struct sl_kafka_config *config, const struct sl
 
 /* --- partitions --- */
 
-static int count_partitions(rd_kafka_t *rk, const char *topic, int timeout_ms)
+int sl_kafka_count_partitions(rd_kafka_t *rk, const char *topic, int timeout_ms)
 {
     rd_kafka_topic_t *rkt = rd_kafka_topic_new(rk, topic, NULL);
     if (rkt == NULL) {
@@ -162,84 +149,8 @@ int sl_kafka_partition_count(const struct sl_kafka_config *config, const char *t
     struct sl_kafka_client *client = NULL;
     int rc = sl_kafka_client_create(RD_KAFKA_PRODUCER, config, NULL, 0, &client, NULL, 0);
     if (rc == 0) {
-        rc = count_partitions(client->rk, topic, timeout_ms);
+        rc = sl_kafka_count_partitions(client->rk, topic, timeout_ms);
         sl_kafka_client_destroy(client, 0);
     }
     return rc;
-}
-
-/* --- lag --- */
-
-/* Whether to ask again: a coordinator or leader that moves refuses for a moment. Waits for it. */
-static bool ask_again(rd_kafka_resp_err_t err, uint64_t end_ms)
-{
-    if (!sl_kafka_error_is_transient(err) || sl_clock_now_ms() + RETRY_MS >= end_ms) {
-        return false;
-    }
-    usleep(RETRY_MS * 1000);
-    return true;
-}
-
-static int64_t partition_lag(rd_kafka_t *rk, const rd_kafka_topic_partition_t *committed,
-                             uint64_t end_ms)
-{
-    int64_t low = 0, high = 0;
-    rd_kafka_resp_err_t err;
-    do {
-        err = rd_kafka_query_watermark_offsets(rk, committed->topic, committed->partition, &low,
-                                               &high, left_ms(end_ms));
-    } while (ask_again(err, end_ms));
-    if (err != RD_KAFKA_RESP_ERR_NO_ERROR) {
-        return sl_kafka_map_error(err);
-    }
-    int64_t from = committed->offset > low ? committed->offset : low;
-    return high > from ? high - from : 0;
-}
-
-/* A partition that has an error of its own makes the whole fail: its offset means nothing. */
-static rd_kafka_resp_err_t ask_committed(rd_kafka_t *rk, rd_kafka_topic_partition_list_t *committed,
-                                         uint64_t end_ms)
-{
-    rd_kafka_resp_err_t err = rd_kafka_committed(rk, committed, left_ms(end_ms));
-    for (int i = 0; err == RD_KAFKA_RESP_ERR_NO_ERROR && i < committed->cnt; i++) {
-        err = committed->elems[i].err;
-    }
-    return err;
-}
-
-static int64_t topic_lag(rd_kafka_t *rk, const char *topic, int partitions, uint64_t end_ms)
-{
-    rd_kafka_topic_partition_list_t *committed = rd_kafka_topic_partition_list_new(partitions);
-    for (int32_t i = 0; i < partitions; i++) {
-        rd_kafka_topic_partition_list_add(committed, topic, i);
-    }
-    rd_kafka_resp_err_t err;
-    do {
-        err = ask_committed(rk, committed, end_ms);
-    } while (ask_again(err, end_ms));
-    int64_t lag = sl_kafka_map_error(err);
-    for (int i = 0; lag >= 0 && i < committed->cnt; i++) {
-        int64_t more = partition_lag(rk, &committed->elems[i], end_ms);
-        lag = more >= 0 ? lag + more : more;
-    }
-    rd_kafka_topic_partition_list_destroy(committed);
-    return lag;
-}
-
-int64_t sl_kafka_group_lag(const struct sl_kafka_config *config, const char *group,
-                           const char *topic, int timeout_ms)
-{
-    const char *const properties[] = {"group.id", group, "enable.auto.commit", "false", NULL};
-    uint64_t end_ms = sl_clock_now_ms() + (uint64_t)(timeout_ms > 0 ? timeout_ms : 0);
-    struct sl_kafka_client *client = NULL;
-    int rc = sl_kafka_client_create(RD_KAFKA_CONSUMER, config, properties, 0, &client, NULL, 0);
-    if (rc != 0) {
-        return rc;
-    }
-    int64_t lag = count_partitions(client->rk, topic, left_ms(end_ms));
-    if (lag > 0) {
-        lag = topic_lag(client->rk, topic, (int)lag, end_ms);
-    }
-    sl_kafka_client_destroy(client, RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE);
-    return lag;
 }

@@ -38,6 +38,9 @@ void sl_kafka_wake_clear(struct sl_kafka_client *client); /* Before the queues a
  * rd_kafka_destroy_flags. Takes NULL. */
 void sl_kafka_client_destroy(struct sl_kafka_client *client, int flags);
 
+/* Partitions of a topic: >= 1, -SL_ENOENT, or what went wrong. Blocks. */
+int sl_kafka_count_partitions(rd_kafka_t *rk, const char *topic, int timeout_ms);
+
 int sl_kafka_map_error(rd_kafka_resp_err_t err); /* 0 or -SL_E*. */
 /* Errors that librdkafka repairs by itself and has logged. */
 bool sl_kafka_error_is_transient(rd_kafka_resp_err_t err);

@@ -26,6 +26,12 @@ struct sl_stage_input {
 
 enum { SL_STAGE_INPUTS = 2, SL_STAGE_LIMITS = 4 };
 
+/* A topic that the stage's work goes to, and the stage that reads it. */
+struct sl_stage_behind {
+    const char *topic, *stage; /* Without prefix. */
+};
+enum { SL_STAGE_BEHIND = 2 };
+
 struct sl_stage {
     const char *name;          /* "rerank"; the program is sluice-rerank. */
     const char *synopsis;      /* One sentence for --help. */
@@ -38,8 +44,11 @@ struct sl_stage {
     /* Whether a query that is admitted now asks for them; not while another one here waits for the
      * first. NULL: always. */
     bool (*wants_permits)(struct sl_worker *worker);
-    const char *admin_address;               /* Default of SLUICE_ADMIN_LISTEN. */
-    long long drain_ms;                      /* Default of SLUICE_DRAIN_TIMEOUT. */
+    const char *admin_address; /* Default of SLUICE_ADMIN_LISTEN. */
+    long long drain_ms;        /* Default of SLUICE_DRAIN_TIMEOUT. */
+    /* Documents are not taken while more than *behind_max records wait behind the stage in all. */
+    struct sl_stage_behind behind[SL_STAGE_BEHIND];
+    const long long *behind_max;             /* An option's value. NULL: whatever waits. */
     long long max_inflight;                  /* Default of SLUICE_MAX_INFLIGHT; 0: 1024. */
     size_t state_size;                       /* Of a job's state, zeroed. */
     const struct sl_option_set *option_sets; /* Its own options; static values. */

@@ -309,6 +309,33 @@ static int create_consumer(struct sl_worker *worker, char *why, size_t why_size)
     return sl_consumer_create(worker->loop, &config, &worker->consumer, why, why_size);
 }
 
+static void on_backlog_room(void *ctx)
+{
+    struct sl_worker *worker = ctx;
+    if (worker->consumer != NULL) {
+        sl_consumer_kick(worker->consumer);
+    }
+}
+
+static int create_backlog(struct sl_worker *worker)
+{
+    const struct sl_stage *stage = worker->stage;
+    struct sl_backlog_topic topics[SL_BACKLOG_TOPICS] = {{NULL, NULL}};
+    char names[SL_STAGE_BEHIND][TOPIC_MAX], groups[SL_STAGE_BEHIND][TOPIC_MAX];
+    const struct sl_kafka_config kafka = {.brokers = worker->process->brokers,
+                                          .client_id = stage->name};
+    if (stage->behind_max == NULL) {
+        return 0;
+    }
+    for (size_t i = 0; i < SL_STAGE_BEHIND && stage->behind[i].topic != NULL; i++) {
+        worker_topic(worker, stage->behind[i].topic, names[i]);
+        worker_topic(worker, stage->behind[i].stage, groups[i]);
+        topics[i] = (struct sl_backlog_topic){names[i], groups[i]};
+    }
+    return sl_backlog_create(worker->loop, &kafka, topics, *stage->behind_max, on_backlog_room,
+                             worker, &worker->backlog);
+}
+
 static int create_http(struct sl_worker *worker)
 {
     const struct sl_http_client_config config = {
@@ -330,6 +357,7 @@ static int create_parts(struct sl_worker *worker, char *why, size_t why_size)
     if (rv == 0 && worker->stage->init != NULL) {
         rv = worker->stage->init(worker, &worker->stage_state, why, why_size);
     }
+    rv = rv != 0 ? rv : create_backlog(worker);
     rv = rv != 0 ? rv : create_consumer(worker, why, why_size);
     rv = rv != 0 ? rv
                  : sl_signals_create(worker->loop, worker->process->drain_ms, worker_on_drain,
@@ -353,6 +381,8 @@ static void destroy_parts(struct sl_worker *worker)
     }
     sl_consumer_destroy(worker->consumer);
     worker->consumer = NULL;
+    sl_backlog_destroy(worker->backlog);
+    worker->backlog = NULL;
     if (worker->stage->fini != NULL && worker->stage_state != NULL) {
         worker->stage->fini(worker->stage_state);
     }

@@ -5,6 +5,7 @@
 #ifndef SLUICE_COMMON_WORKER_INTERNAL_H
 #define SLUICE_COMMON_WORKER_INTERNAL_H
 
+#include "common/backlog.h"
 #include "common/job_internal.h"
 #include "common/metrics.h"
 #include "common/process.h"
@@ -34,6 +35,7 @@ struct sl_worker {
     struct sl_metrics *metrics;
     struct sl_producer *producer;
     struct sl_consumer *consumer;
+    struct sl_backlog *backlog; /* NULL: the stage has no bound on what waits behind it. */
     struct sl_coord *coord;
     struct sl_http_client *http;
     struct sl_admin *admin;

@@ -21,7 +21,7 @@ LAYERS = {
           option_value options sse uuid window""",  # No input or output.
     1: """http_client http_curl http_server http_text kafka loop lua_scripts postgres redis relaxed sqlite tcp
           trim""",
-    2: """admin attach bundle claim coord ending ingest_account intake job permit process settle stage store upstream
+    2: """admin attach backlog bundle claim coord ending ingest_account intake job permit process settle stage store upstream
           worker""",
 }
 

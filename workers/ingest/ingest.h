@@ -18,7 +18,7 @@ extern const struct sl_stage ingest_stage;
 struct ingest_config {
     struct sl_store_options stores;
     long long timeout_ms;
-    long long batch;
+    long long batch, backlog;
     const char *model;
     struct ingest_cut_config cut;
 };
