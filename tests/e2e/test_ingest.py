@@ -112,6 +112,14 @@ class Documents(Case):
         self.assertEqual((again["processed"], again["failed"], again["total_chunks"]), (0, 0, 0))
         self.assertEqual(self.store.rows(), first)
 
+    def test_documents_wait_on_their_topic_while_batches_wait(self):
+        cluster = self.cluster(SLUICE_INGEST_BACKLOG=1, SLUICE_MAX_INFLIGHT=2)
+        root = self.folder(**{f"d{n}": text_of(4000) for n in range(40)})
+        summary, _ = self.ingest(cluster, root)
+        self.assertEqual((summary["processed"], summary["failed"]), (40, 0))
+        self.assertEqual(len({row[0] for row in self.store.rows()}), 40)
+        self.assertIn("nothing new is taken", cluster.of("ingest")[0].log())
+
     def test_a_changed_document_is_replaced_and_others_are_left_alone(self):
         cluster = self.cluster()
         root = self.folder(long=text_of(4000), same=text_of(400))
