@@ -132,33 +132,52 @@ int sl_scan_topics(struct sl_scan *scan, const char *prefix, const char *suffix,
 
 /* --- reading --- */
 
-/* A leader that moves refuses for a moment. */
-static rd_kafka_resp_err_t ask_offsets(struct sl_scan *scan, int64_t *low, int64_t *high)
+/* Whether to ask again, after a moment: a leader that moves refuses meanwhile. */
+static bool asks_again(rd_kafka_resp_err_t err, uint64_t end_ms)
+{
+    if (!sl_kafka_error_is_transient(err) || sl_clock_now_ms() + RETRY_US / 1000 >= end_ms) {
+        return false;
+    }
+    usleep(RETRY_US);
+    return true;
+}
+
+static rd_kafka_resp_err_t ask_offsets(struct sl_scan *scan, const char *topic, int32_t partition,
+                                       int64_t *low, int64_t *high)
 {
     uint64_t end_ms = sl_clock_now_ms() + (uint64_t)scan->timeout_ms;
-    for (;;) {
-        rd_kafka_resp_err_t err = rd_kafka_query_watermark_offsets(
-            scan->client->rk, scan->topic, scan->partition, low, high, left_ms(end_ms));
-        if (!sl_kafka_error_is_transient(err) || sl_clock_now_ms() + RETRY_US / 1000 >= end_ms) {
-            return err;
-        }
-        usleep(RETRY_US);
-    }
+    rd_kafka_resp_err_t err;
+    do {
+        err = rd_kafka_query_watermark_offsets(scan->client->rk, topic, partition, low, high,
+                                               left_ms(end_ms));
+    } while (asks_again(err, end_ms));
+    return err;
+}
+
+/* found: negative where no record is so late. */
+static rd_kafka_resp_err_t ask_time(struct sl_scan *scan, const char *topic, int32_t partition,
+                                    int64_t time_ms, int64_t *found)
+{
+    uint64_t end_ms = sl_clock_now_ms() + (uint64_t)scan->timeout_ms;
+    rd_kafka_resp_err_t err;
+    do {
+        rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+        rd_kafka_topic_partition_list_add(list, topic, partition)->offset = time_ms;
+        err = rd_kafka_offsets_for_times(scan->client->rk, list, left_ms(end_ms));
+        err = err == RD_KAFKA_RESP_ERR_NO_ERROR ? list->elems[0].err : err;
+        *found = list->elems[0].offset;
+        rd_kafka_topic_partition_list_destroy(list);
+    } while (asks_again(err, end_ms));
+    return err;
 }
 
 int sl_scan_find_time(struct sl_scan *scan, const char *topic, int32_t partition, int64_t time_ms,
                       int64_t *ret)
 {
-    int64_t low, high = 0;
-    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
-    rd_kafka_topic_partition_list_add(list, topic, partition)->offset = time_ms;
-    rd_kafka_resp_err_t err = rd_kafka_offsets_for_times(scan->client->rk, list, scan->timeout_ms);
-    err = err == RD_KAFKA_RESP_ERR_NO_ERROR ? list->elems[0].err : err;
-    int64_t found = list->elems[0].offset;
-    rd_kafka_topic_partition_list_destroy(list);
+    int64_t low, high = 0, found;
+    rd_kafka_resp_err_t err = ask_time(scan, topic, partition, time_ms, &found);
     if (err == RD_KAFKA_RESP_ERR_NO_ERROR && found < 0) {
-        err = rd_kafka_query_watermark_offsets(scan->client->rk, topic, partition, &low, &high,
-                                               scan->timeout_ms);
+        err = ask_offsets(scan, topic, partition, &low, &high);
         found = high;
     }
     if (err != RD_KAFKA_RESP_ERR_NO_ERROR) {
@@ -178,7 +197,7 @@ int sl_scan_begin(struct sl_scan *scan, const char *topic, int32_t partition, in
     memcpy(scan->topic, topic, strlen(topic) + 1);
     scan->partition = partition;
     scan->next = scan->end = 0;
-    rd_kafka_resp_err_t err = ask_offsets(scan, &low, &high);
+    rd_kafka_resp_err_t err = ask_offsets(scan, scan->topic, partition, &low, &high);
     if (err != RD_KAFKA_RESP_ERR_NO_ERROR) {
         return fail(scan, err);
     }

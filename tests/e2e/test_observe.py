@@ -140,6 +140,7 @@ class Observe(unittest.TestCase):
         self.wait_for_rows(ids)
         seen = {r["key"] for r in cluster.consume("analytics")}
         self.assertEqual(seen, set(ids))
+        self.assertEqual(cluster.consume("results.dlq"), [])
         wait_until(lambda: observe.ready() and observe.metric("sluice_consumer_lag") == 0, 30, "no lag")
 
     def test_a_database_that_is_away_delays_no_answer_and_loses_nothing(self):
