@@ -126,15 +126,31 @@ class Observe(unittest.TestCase):
         self.assertEqual(observe.metric("sluice_quality_groundedness_count"), 1)
         self.assertNotIn(PASSWORD, observe.log())
 
+    def locked(self, seconds):
+        """The table is locked for so long: what is to be inserted waits, also when its client dies."""
+        lock = f"BEGIN; LOCK TABLE sluice_queries; SELECT pg_sleep({seconds}); COMMIT"
+        thread = threading.Thread(target=self.database.sql, args=(lock,))
+        thread.start()
+        self.addCleanup(thread.join)
+        wait_until(lambda: self.database.sql(
+            "SELECT 1 FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND granted"), 10, "the lock")
+
     def test_killed_at_any_moment_it_loses_and_repeats_nothing(self):
         cluster = self.cluster(gateway=False, stages=())
         observe = cluster.start("observe")
         ids = []
-        for kill in range(12):
-            more = [f"k{kill}-{i}" for i in range(400)]
+        for kill in range(6):
+            more = [f"k{kill}-{i}" for i in range(2000)]
             ids += more
-            produce_results(cluster, more)
-            time.sleep(random.uniform(0, 0.25))
+            before = self.count()
+            threading.Thread(target=produce_results, args=(cluster, more)).start()
+            wait_until(lambda: self.count() > before, 40, "it is at work")  # After its group noticed.
+            if kill % 2 == 1:
+                # Longer than a commit of offsets takes: those of rows that wait must not be in it.
+                self.locked(3)
+                time.sleep(1.5)
+            else:
+                time.sleep(random.uniform(0, 0.3))
             cluster.kill(observe)
             observe = cluster.start("observe", wait=False)
         self.wait_for_rows(ids)
