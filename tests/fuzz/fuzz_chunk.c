@@ -53,11 +53,44 @@ static void check_boundary(struct chunk_breaks *breaks, struct sl_span text, siz
     CHECK(from == at || characters((struct sl_span){text.data + from, to - from}) > size);
 }
 
+/* Nothing but headings and white space. */
+static bool only_headings(struct sl_span text, const struct chunk_blocks *blocks, size_t from,
+                          size_t to)
+{
+    for (size_t i = 0; i < blocks->len && from < to; i++) {
+        if (blocks->list[i].level > 0 && blocks->list[i].to > from &&
+            blocks->list[i].from <= sl_chunk_skip_space(text, from)) {
+            from = blocks->list[i].to;
+        }
+    }
+    return from >= to || sl_chunk_skip_space(text, from) >= to;
+}
+
+/* What a chunk that is not the last may not end with. */
+static void check_end(struct sl_span text, const struct chunk_blocks *blocks, size_t from,
+                      size_t to, const struct sl_chunk_options *options)
+{
+    for (size_t i = 0; i < blocks->len; i++) {
+        const struct chunk_block *block = &blocks->list[i];
+        size_t end = sl_chunk_trim_end(text, block->from, block->to);
+        if (block->from <= from || block->from >= to || to > end) {
+            continue;
+        }
+        struct sl_span whole = {text.data + block->from, end - block->from};
+        if (block->level > 0) {
+            CHECK(only_headings(text, blocks, from, block->from));
+        } else if (options->unit == SL_CHUNK_CHARACTERS && to < end) {
+            CHECK(characters(whole) > options->size ||
+                  only_headings(text, blocks, from, block->from));
+        }
+    }
+}
+
 static uint64_t cut(struct sl_span text, const struct sl_chunk_options *options, size_t most)
 {
     struct sl_chunker *chunker = NULL;
     struct sl_chunk chunk;
-    size_t bad = 0, covered = 0, last = 0, count = 0;
+    size_t bad = 0, covered = 0, last = 0, last_to = 0, count = 0;
     uint64_t hash = 1;
     size_t valid = sl_utf8_valid(text);
     int rv = sl_chunker_create(text, options, &chunker, &bad);
@@ -67,7 +100,10 @@ static uint64_t cut(struct sl_span text, const struct sl_chunk_options *options,
         return 0;
     }
     struct chunk_breaks *breaks = sl_chunk_breaks_create();
+    struct sl_span trimmed = {text.data, sl_chunk_end(text)};
     CHECK(breaks != NULL);
+    struct chunk_blocks blocks = {0};
+    CHECK(!options->markdown || sl_chunk_markdown(trimmed, &blocks) == 0);
     for (; (rv = sl_chunker_next(chunker, &chunk)) == 1; count++) {
         size_t from = (size_t)(chunk.text.data - text.data), to = from + chunk.text.len;
         CHECK(chunk.text.len > 0 && to <= text.len && count <= text.len);
@@ -83,7 +119,11 @@ static uint64_t cut(struct sl_span text, const struct sl_chunk_options *options,
         for (size_t i = covered; i < from; i += sl_chunk_length(text, i)) {
             CHECK(sl_chunk_space(text, i));
         }
+        if (last_to > 0) {
+            check_end(text, &blocks, last, last_to, options);
+        }
         last = from;
+        last_to = to;
         covered = to > covered ? to : covered;
         CHECK(chunk.headings.len <= SL_HEADINGS_MAX &&
               sl_utf8_valid(chunk.headings) == chunk.headings.len);
@@ -93,6 +133,7 @@ static uint64_t cut(struct sl_span text, const struct sl_chunk_options *options,
     for (size_t i = covered; i < text.len; i += sl_chunk_length(text, i)) {
         CHECK(sl_chunk_space(text, i));
     }
+    free(blocks.list);
     sl_chunk_breaks_destroy(breaks);
     sl_chunker_destroy(chunker);
     return hash;
