@@ -50,6 +50,7 @@ struct sl_stage {
     struct sl_stage_behind behind[SL_STAGE_BEHIND];
     const long long *behind_max;             /* An option's value. NULL: whatever waits. */
     long long max_inflight;                  /* Default of SLUICE_MAX_INFLIGHT; 0: 1024. */
+    long long max_inflight_bulk;             /* Default of SLUICE_MAX_INFLIGHT_BULK; 0: 64. */
     size_t state_size;                       /* Of a job's state, zeroed. */
     const struct sl_option_set *option_sets; /* Its own options; static values. */
     size_t option_set_count;

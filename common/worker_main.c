@@ -52,14 +52,17 @@ static const struct sl_option worker_options[] = {
 enum { OPTION_COUNT = sizeof(worker_options) / sizeof(worker_options[0]) };
 
 /* The table with this stage's defaults. */
-static void fill_table(const struct sl_stage *stage, char inflight[24],
+static void fill_table(const struct sl_stage *stage, char inflight[2][24],
                        struct sl_option table[OPTION_COUNT])
 {
     memcpy(table, worker_options, sizeof(worker_options));
-    snprintf(inflight, 24, "%lld", stage->max_inflight);
+    snprintf(inflight[0], 24, "%lld", stage->max_inflight);
+    snprintf(inflight[1], 24, "%lld", stage->max_inflight_bulk);
     for (struct sl_option *option = table; option->name != NULL; option++) {
         if (option->offset == FIELD(max_inflight) && stage->max_inflight > 0) {
-            option->fallback = inflight;
+            option->fallback = inflight[0];
+        } else if (option->offset == FIELD(max_inflight_bulk) && stage->max_inflight_bulk > 0) {
+            option->fallback = inflight[1];
         }
     }
 }
@@ -81,7 +84,7 @@ int sl_worker_main(const struct sl_stage *stage, int argc, char **argv)
     struct sl_worker worker = {.stage = stage};
     struct sl_option table[OPTION_COUNT];
     struct sl_option_set sets[SETS_MAX] = {{"Work", table, &worker.options}};
-    char program[64], inflight[24];
+    char program[64], inflight[2][24];
     assert(stage->option_set_count < SETS_MAX);
     fill_table(stage, inflight, table);
     memcpy(sets + 1, stage->option_sets, stage->option_set_count * sizeof(sets[0]));

@@ -21,7 +21,7 @@
 #include <stdlib.h>
 
 enum { WRITE_WINDOW_MS = 5, WRITES_MAX = 512, WRITE_BYTES_MAX = 4 << 20 };
-enum { KEY_MAX = 300, KINDS = 2, NUMBER_MAX = 24 };
+enum { KINDS = 2, NUMBER_MAX = 24, PREFIX_MAX = 276, KEY_MAX = PREFIX_MAX + NUMBER_MAX };
 
 struct entry {
     struct sl_list node;
@@ -34,6 +34,9 @@ struct embed_cache {
     struct sl_loop *loop;
     struct sl_redis *redis;
     struct embed_cache_config config;
+    char prefix[PREFIX_MAX]; /* Of the keys, up to their numbers. */
+    size_t prefix_len;
+    char ttl[NUMBER_MAX];
     struct sl_list entries; /* To be written. */
     struct sl_timer window;
     size_t writes, write_bytes; /* Waiting here, and with Redis. */
@@ -66,6 +69,10 @@ int embed_cache_create(struct sl_loop *loop, struct sl_redis *redis, struct sl_m
     }
     *cache = (struct embed_cache){.loop = loop, .redis = redis, .config = *config, .users = 1};
     sl_list_init(&cache->entries);
+    snprintf(cache->ttl, sizeof(cache->ttl), "%llu", (unsigned long long)config->ttl_ms);
+    int len = snprintf(cache->prefix, sizeof(cache->prefix), "%s:embedding:", config->prefix);
+    assert(len > 0 && len < PREFIX_MAX);
+    cache->prefix_len = (size_t)len;
     for (size_t kind = 0; kind < KINDS; kind++) {
         for (size_t hit = 0; hit < 2; hit++) {
             cache->counts[kind][hit] = sl_metrics_counter(
@@ -111,19 +118,37 @@ void embed_cache_key(const struct embed_cache *cache, struct sl_span text, struc
     sl_digest(parts, 2, ret->digest);
 }
 
-/* Half of the slots are for questions, the others for chunks. */
+/* Half of the slots are for questions, the others for chunks. Without printf: each question has its
+ * key. */
 static struct sl_span write_key(const struct embed_cache *cache, enum embed_kind kind,
                                 const unsigned char *digest, char to[KEY_MAX])
 {
     uint64_t questions = (cache->config.entries + 1) / 2, number;
+    size_t at = KEY_MAX;
     memcpy(&number, digest, sizeof(number));
     number = le64toh(number);
     uint64_t slot = kind == EMBED_QUESTION
                         ? number % questions
                         : questions + number % (cache->config.entries - questions);
-    int len =
-        snprintf(to, KEY_MAX, "%s:embedding:%llu", cache->config.prefix, (unsigned long long)slot);
-    return (struct sl_span){to, len < KEY_MAX ? (size_t)len : KEY_MAX - 1};
+    do {
+        to[--at] = (char)('0' + slot % 10);
+        slot /= 10;
+    } while (slot > 0);
+    at -= cache->prefix_len;
+    memcpy(to + at, cache->prefix, cache->prefix_len);
+    return (struct sl_span){to + at, KEY_MAX - at};
+}
+
+/* Both ways: numbers of four bytes, little-endian on one side. */
+static void copy_numbers(void *to, const void *from, size_t count)
+{
+    memcpy(to, from, count * sizeof(uint32_t));
+    for (size_t i = 0; i < count && htole32(1) != 1; i++) {
+        uint32_t word;
+        memcpy(&word, (char *)to + i * sizeof(word), sizeof(word));
+        word = htole32(word);
+        memcpy((char *)to + i * sizeof(word), &word, sizeof(word));
+    }
 }
 
 /* --- reading --- */
@@ -136,16 +161,12 @@ bool embed_cache_read(struct sl_span entry, const struct embed_key *key, size_t 
         entry.len / sizeof(uint32_t) != dim || entry.len % sizeof(uint32_t) != 0) {
         return false;
     }
+    copy_numbers(ret, entry.data, dim);
+    bool finite = true;
     for (size_t i = 0; i < dim; i++) {
-        uint32_t word;
-        memcpy(&word, entry.data + i * sizeof(word), sizeof(word));
-        word = le32toh(word);
-        memcpy(&ret[i], &word, sizeof(word));
-        if (!isfinite(ret[i])) {
-            return false;
-        }
+        finite = finite && isfinite(ret[i]) != 0;
     }
-    return true;
+    return finite;
 }
 
 static void on_found(void *ctx, int err, const struct redisReply *reply)
@@ -208,14 +229,13 @@ static void on_written(void *ctx, int err, const struct redisReply *reply)
 
 static void write_entry(struct embed_cache *cache, const struct entry *entry)
 {
-    char name[KEY_MAX], ttl[NUMBER_MAX];
+    char name[KEY_MAX];
     struct sent_write *sent = malloc(sizeof(*sent));
-    snprintf(ttl, sizeof(ttl), "%llu", (unsigned long long)cache->config.ttl_ms);
     const struct sl_span argv[] = {SL_SPAN("SET"),
                                    write_key(cache, entry->kind, entry->bytes, name),
                                    {(const char *)entry->bytes, entry->len},
                                    SL_SPAN("PX"),
-                                   sl_span_of(ttl)};
+                                   sl_span_of(cache->ttl)};
     if (sent != NULL) {
         *sent = (struct sent_write){cache, entry->len};
         if (sl_redis_command(cache->redis, sizeof(argv) / sizeof(argv[0]), argv, on_written,
@@ -255,12 +275,7 @@ void embed_cache_put(struct embed_cache *cache, enum embed_kind kind, const stru
     entry->kind = kind;
     entry->len = len;
     memcpy(entry->bytes, key->digest, sizeof(key->digest));
-    for (size_t i = 0; i < dim; i++) {
-        uint32_t word;
-        memcpy(&word, &vector[i], sizeof(word));
-        word = htole32(word);
-        memcpy(entry->bytes + sizeof(key->digest) + i * sizeof(word), &word, sizeof(word));
-    }
+    copy_numbers(entry->bytes + sizeof(key->digest), vector, dim);
     cache->writes++;
     cache->write_bytes += len;
     sl_list_push(&cache->entries, &entry->node);

@@ -382,6 +382,7 @@ const struct sl_stage embed_stage = {
     .wants_permits = wants_permits,
     .admin_address = "127.0.0.1:9101",
     .drain_ms = 10000,
+    .max_inflight_bulk = 256, /* Of small documents several dozen share a call. */
     .state_size = sizeof(struct embed_state),
     .option_sets = option_sets,
     .option_set_count = 2,

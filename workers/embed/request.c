@@ -1,8 +1,8 @@
 /*
  * One request to the embedding API: texts go out, and its response is read into vectors.
  *
- * A response of a batch may be megabytes, where a server answers with decimal numbers, and reading
- * it takes a millisecond for each third of one. That would hold up every question of this worker,
+ * Reading a response takes one millisecond a megabyte where it is base64, nearly two where it is
+ * decimal numbers, and a batch's may have several. That would hold up every question of this worker,
  * so a large one is copied and read by the thread pool; its permit has gone back by then. Whoever
  * cancels meanwhile hears nothing, and what the pool still reads is thrown away when it is done.
  */
@@ -13,7 +13,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
-/* POOLED_FROM: a third of a millisecond as base64, less than two as decimal numbers. */
+/* POOLED_FROM: a quarter of a millisecond as base64, less than half of one as decimal numbers. */
 enum { REQUEST_MAX = 16 << 20, RESPONSE_MAX = 64 << 20, POOLED_FROM = 256 << 10, WHY_MAX = 160 };
 
 struct embed_reading {
