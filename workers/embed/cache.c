@@ -49,6 +49,7 @@ struct embed_cache_ask {
     size_t len;
     embed_cache_cb *cb; /* NULL: cancelled. */
     void *ctx;
+    char names[]; /* KEY_MAX each. */
 };
 
 struct sent_write {
@@ -190,15 +191,14 @@ int embed_cache_get(struct embed_cache *cache, enum embed_kind kind, const struc
                     size_t len, embed_cache_cb *cb, void *ctx, struct embed_cache_ask **ret)
 {
     struct sl_span argv[EMBED_ASK_MAX + 1] = {len == 1 ? SL_SPAN("GET") : SL_SPAN("MGET")};
-    char names[EMBED_ASK_MAX][KEY_MAX];
     assert(len > 0 && len <= EMBED_ASK_MAX);
-    struct embed_cache_ask *ask = malloc(sizeof(*ask));
+    struct embed_cache_ask *ask = malloc(sizeof(*ask) + len * KEY_MAX);
     if (ask == NULL) {
         return -SL_ENOMEM;
     }
     *ask = (struct embed_cache_ask){.cache = cache, .len = len, .cb = cb, .ctx = ctx};
     for (size_t i = 0; i < len; i++) {
-        argv[i + 1] = write_key(cache, kind, keys[i].digest, names[i]);
+        argv[i + 1] = write_key(cache, kind, keys[i].digest, ask->names + i * KEY_MAX);
     }
     int rv = sl_redis_command(cache->redis, len + 1, argv, on_found, ask);
     if (rv != 0) {
