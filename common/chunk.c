@@ -30,7 +30,7 @@
 #include <assert.h>
 #include <stdlib.h>
 
-enum { HEADINGS_BYTES = 64 << 20, CONTEXT = 64, LEVELS = 6 };
+enum { HEADINGS_BYTES = 64 << 20, CONTEXT = 64, SPACE_MAX = 4096, LEVELS = 6 };
 
 struct sl_chunker {
     struct chunk_meter meter;
@@ -96,7 +96,9 @@ static size_t last_sentence(struct sl_chunker *chunker, size_t start, struct chu
 {
     struct sl_span text = chunker->meter.text;
     size_t from = sl_chunk_back(text, start, window.earliest, CONTEXT);
-    size_t to = sl_chunk_forward(text, sl_chunk_skip_space(text, window.limit), CONTEXT);
+    size_t end = sl_chunk_skip_space(text, window.limit);
+    end = end - window.limit < SPACE_MAX ? end : window.limit;
+    size_t to = sl_chunk_forward(text, end, CONTEXT);
     return sl_chunk_sentence(chunker->meter.breaks, text, from, to, window.earliest, window.limit);
 }
 
