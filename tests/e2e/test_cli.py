@@ -364,7 +364,7 @@ class Ask(Case):
                           ["ask", "q", "--top-n", "51"], ["ask", "q", "--top-n"],
                           ["ask", "q", "--timeout=soon"], ["ask", "q", "--search=1"],
                           ["status", "x"], ["config", "--json"], ["topics"], ["topics", "delete"],
-                          ["ingest"], ["ingest", "a", "b"], ["result"], ["result", "a", "b"],
+                          ["ingest"], ["ingest", "a", "--id", "b"], ["result"], ["result", "a", "b"],
                           ["result", "no id"], ["nope"]):
             self.one_line(sluice(*arguments), 2)
         self.one_line(sluice("ask", "q", SLUICE_URL="ftp://x"), 2)
@@ -382,7 +382,8 @@ class Ask(Case):
                 self.assertIn("the output cannot be written", self.one_line(done, 1))
 
     def test_help_and_version(self):
-        for command in ([], ["ask"], ["result"], ["ingest"], ["status"], ["topics"], ["config"]):
+        for command in ([], ["ask"], ["result"], ["ingest"], ["ingest", "status"], ["documents"],
+                        ["documents", "delete"], ["status"], ["topics"], ["config"]):
             done = sluice(*command, "--help")
             self.assertEqual((done.returncode, done.stderr), (0, ""))
             self.assertIn("example", done.stdout)

@@ -99,12 +99,6 @@ static int add_path(struct cli_plan *plan, const char *path, const struct cli_pa
 
 static int add_input(struct cli_plan *plan, const char *id)
 {
-    if (id == NULL) {
-        return cli_usage_error("ingest", "- is standard input: its document needs --id NAME");
-    }
-    if (plan->input.max > 0) {
-        return cli_usage_error("ingest", "- can be named once only");
-    }
     sl_buf_init(&plan->input, CLI_TEXT_ROOM);
     if (cli_read_stream(STDIN_FILENO, &plan->input, plan->input_why)) {
         plan->input_why[0] = '\0';
@@ -132,19 +126,37 @@ static int check_names(struct cli_plan *plan)
                   paths[0], paths[1], twice->id);
 }
 
+static bool is_input(const char *word)
+{
+    return strcmp(word, "-") == 0;
+}
+
+static int check_input(const struct cli_list *words, const char *id)
+{
+    size_t inputs = 0;
+    for (size_t i = 0; i < words->len; i++) {
+        inputs += is_input(words->items[i]) ? 1 : 0;
+    }
+    if (inputs > 1) {
+        return cli_usage_error("ingest", "- can be named once only");
+    }
+    if (inputs == 1 && id == NULL) {
+        return cli_usage_error("ingest", "- is standard input: its document needs --id NAME");
+    }
+    if (inputs == 0 && id != NULL) {
+        return cli_usage_error("ingest", "--id names the document of standard input, -");
+    }
+    return CLI_GO_ON;
+}
+
 int cli_plan_make(struct cli_plan *plan, const struct cli_list *words,
                   const struct cli_patterns *patterns, const char *input_id)
 {
-    int code = CLI_GO_ON;
-    bool input = false;
     *plan = (struct cli_plan){.roots = NULL};
+    int code = check_input(words, input_id);
     for (size_t i = 0; i < words->len && code == CLI_GO_ON; i++) {
-        bool is_input = strcmp(words->items[i], "-") == 0;
-        input = input || is_input;
-        code = is_input ? add_input(plan, input_id) : add_path(plan, words->items[i], patterns);
-    }
-    if (code == CLI_GO_ON && input_id != NULL && !input) {
-        code = cli_usage_error("ingest", "--id names the document of standard input, -");
+        code = is_input(words->items[i]) ? add_input(plan, input_id)
+                                         : add_path(plan, words->items[i], patterns);
     }
     if (code == CLI_GO_ON && plan->files.len == 0) {
         const struct cli_list *take = patterns->take;
