@@ -12,9 +12,11 @@ random vectors, which have no neighbourhoods and are the worst that can be asked
 
 import argparse
 import os
+import signal
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -126,6 +128,7 @@ def main():
     parser.add_argument("--dim", type=int, default=384)
     parser.add_argument("--degrees", default="16,32", help="M of HNSW")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # The server ends too.
     print("| vectors | M | written/s | EF_RUNTIME | no filter | ms | all pass | ms | a tenth | ms |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as directory:
