@@ -3,17 +3,16 @@
  * is about a window of the text, which is converted to UTF-16 with a table of where each unit came
  * from.
  *
- * ICU is asked only where it is needed, since it takes about 50 times as long as the rest of
- * chunking: the ends of sentences in ASCII are found here, by the same rules, and next to ASCII a
- * boundary of clusters needs no look further around (tests compare both with ICU). Iterators are
- * opened when they are first needed; a plain ASCII text opens none.
+ * ICU is asked only where it is needed, since that makes chunking of prose take seven times as long
+ * (2.8 instead of 0.4 ns a byte): the ends of sentences in ASCII are found here, by the same rules,
+ * and next to ASCII a boundary of clusters needs no look further around (tests compare both with
+ * ICU). Iterators are opened when they are first needed; a plain ASCII text opens none.
  *
  * The rules are those of the root locale and come from the library's own data: neither LANG nor
  * ICU_DATA changes them. Another release of ICU may, with Unicode.
  */
 #include "common/chunk_internal.h"
 
-#include <assert.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <unicode/putil.h>

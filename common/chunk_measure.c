@@ -17,8 +17,6 @@
  */
 #include "common/chunk_internal.h"
 
-#include <assert.h>
-
 enum { PIECE_SPACE = 4, PIECE_BYTES = 16, LONG = 64, LETTERS_A_TOKEN = 8, DIGITS_A_TOKEN = 2 };
 
 /* --- characters --- */

@@ -15,7 +15,6 @@
 
 #include "common/json.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 
 enum {
