@@ -1,12 +1,15 @@
 /*
  * What the servers that a question needs answer, as a broken or malicious one may, chosen by the
- * first byte: vectors, rerank scores, the chat model's stream, and the hits of Qdrant and
- * OpenSearch. The rerank and generate stages run on the fake runtime, so that each of their jobs is
- * settled once, whatever came. Checked besides: a finished answer is all of the text that was sent,
- * and a stream without its finish never ends as a whole answer; hits that are taken are whole and
- * no more than were asked for; what cannot be used says why.
+ * first byte: vectors, rerank scores, the chat model's stream, the hits of Qdrant and OpenSearch,
+ * and what these two say about their indexes and about writes. The rerank and generate stages run
+ * on the fake runtime, so that each of their jobs is settled once, whatever came. Checked besides:
+ * a finished answer is all of the text that was sent, and a stream without its finish never ends as
+ * a whole answer; hits that are taken are whole and no more than were asked for; what is missing of
+ * an index is asked for in JSON; what cannot be used says why.
  */
 #include "common/log.h"
+#include "common/store_opensearch_write.h"
+#include "common/store_qdrant_write.h"
 #include "tests/support/stage/fake_runtime.h"
 #include "tests/support/test.h"
 #include "workers/embed/vectors.h"
@@ -16,7 +19,7 @@
 #include <math.h>
 #include <stdint.h>
 
-enum { HITS = 3, SLOW_AFTER = 40, TOP_K = 3, ARENA_MAX = 16 << 20 };
+enum { HITS = 3, SLOW_AFTER = 40, TOP_K = 3, ARENA_MAX = 16 << 20, WRITES_FROM = 0x80 };
 
 static struct sl_worker *rerank, *generate;
 static struct sl_store *stores[2];
@@ -190,6 +193,67 @@ static void search(struct sl_store *store, bool scoped, const char *body)
     sl_arena_fini(&arena);
 }
 
+/* --- indexes and writes --- */
+
+static const struct writing {
+    bool (*is_missing)(const struct sl_json *answer);
+    int (*read_shape)(const struct sl_json *answer, struct sl_http_shape *ret, char *why,
+                      size_t why_size);
+    bool (*make)(const struct sl_http_shape *shape, const struct sl_store_env *env, uint32_t dim,
+                 struct sl_http_step *step);
+    int (*read_upsert)(const struct sl_json *answer, size_t len, char *why, size_t why_size);
+    int (*read_delete)(const struct sl_json *answer, char *why, size_t why_size);
+} writings[] = {
+    {qdrant_is_missing, qdrant_read_shape, qdrant_make, qdrant_read_upsert, qdrant_read_delete},
+    {opensearch_is_missing, opensearch_read_shape, opensearch_make, opensearch_read_upsert,
+     opensearch_read_delete},
+};
+
+static void check_make(const struct writing *writing, const struct sl_http_shape *shape)
+{
+    const struct sl_store_env env = {.analyzer = "english"};
+    struct sl_http_step step = {.method = ""};
+    struct sl_json_doc *doc = NULL;
+    sl_buf_init(&step.body, ARENA_MAX);
+    if (writing->make(shape, &env, 384, &step)) {
+        CHECK(strcmp(step.method, "PUT") == 0 && strstr(step.path, "%s") != NULL);
+        CHECK(sl_buf_error(&step.body) == 0);
+        CHECK(sl_json_parse(sl_buf_span(&step.body), &doc, NULL, 0) == 0);
+        sl_json_free(doc);
+    }
+    sl_buf_fini(&step.body);
+}
+
+static void read_shape(const struct writing *writing, const struct sl_json *answer)
+{
+    struct sl_http_shape shape = {.known = true, .exists = true};
+    char why[160] = "";
+    int rv = writing->read_shape(answer, &shape, why, sizeof(why));
+    CHECK(rv == 0 || (rv == -SL_EPROTO && why[0] != '\0'));
+    CHECK(memchr(shape.unfit, '\0', sizeof(shape.unfit)) != NULL);
+    if (rv == 0 && shape.unfit[0] == '\0') {
+        check_make(writing, &shape);
+    }
+}
+
+static void read_write(const struct writing *writing, unsigned how, struct sl_span body)
+{
+    struct sl_json_doc *doc = NULL;
+    char why[160] = "";
+    if (sl_json_parse(body, &doc, NULL, 0) != 0) {
+        return;
+    }
+    const struct sl_json *root = sl_json_root(doc);
+    writing->is_missing(root);
+    read_shape(writing, root);
+    int rv = (how & 2) != 0 ? writing->read_upsert(root, how >> 2, why, sizeof(why))
+                            : writing->read_delete(root, why, sizeof(why));
+    CHECK(rv == 0 || rv == -SL_EREJECTED || rv == -SL_ERATE || rv == -SL_EUPSTREAM ||
+          rv == -SL_EPROTO || rv == -SL_EAGAIN);
+    CHECK(rv == 0 || why[0] != '\0');
+    sl_json_free(doc);
+}
+
 /* --- the run --- */
 
 static void begin(void)
@@ -210,6 +274,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     if (rerank == NULL) {
         begin();
+    }
+    if (data[0] >= WRITES_FROM) {
+        read_write(&writings[data[1] & 1], data[1],
+                   (struct sl_span){(const char *)data + 2, size - 2});
+        return 0;
     }
     char *text = strndup((const char *)data + 2, size - 2);
     CHECK(text != NULL);

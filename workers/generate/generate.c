@@ -129,12 +129,12 @@ static void go_on(struct sl_job *job)
 static int send_text(struct sl_job *job)
 {
     struct state *state = sl_job_state(job);
-    struct sl_event event = {
-        .type = SL_EVENT_DELTA,
-        .text = {state->answer.data + state->emitted, state->answer.len - state->emitted}};
-    if (event.text.len == 0 || !state->streaming) {
+    size_t unsent = state->answer.len - state->emitted;
+    if (unsent == 0 || !state->streaming) {
         return 0;
     }
+    struct sl_event event = {.type = SL_EVENT_DELTA,
+                             .text = {state->answer.data + state->emitted, unsent}};
     int rv = sl_job_emit(job, &event);
     if (rv == -SL_EAGAIN) {
         sl_job_on_room(job, go_on);
