@@ -30,9 +30,9 @@ struct sl_store_env { /* Copied; what it points to is borrowed while the store i
     long long timeout_ms;        /* Of one call at most, the wait for its permit not counted. */
 };
 
-/* For start-up: may block for some milliseconds. 0; -SL_EINVAL: the URL, or a store that cannot do
- * the searches that it is for; -SL_EIO, -SL_EVERSION: cannot be opened; -SL_ENOMEM. why says what.
- */
+/* For start-up: may block for some milliseconds, or seconds where a server does not answer. 0;
+ * -SL_EINVAL: the URL, a store that cannot do the searches that it is for, or cannot be written to;
+ * -SL_EIO, -SL_EVERSION: cannot be opened; -SL_ENOMEM. why says what. */
 int sl_store_open(const char *url, const struct sl_store_env *env, struct sl_store **ret, char *why,
                   size_t why_size) SL_CHECKED;
 /* Its calls have ended or were cancelled. Not from one of its callbacks. Takes NULL. */
