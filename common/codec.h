@@ -9,6 +9,8 @@
 #include "common/arena.h"
 #include "common/message.h"
 
+struct sl_json_doc;
+
 /* What was wrong, for the sender. */
 struct sl_fault {
     char message[256]; /* "top_n must be a whole number from 1 to 50, not \"x\"" */
@@ -53,6 +55,13 @@ void sl_sources_json(const struct sl_query *query, struct sl_buf *out);
  * document's tenant stays as it is (zero it). */
 int sl_document_decode(struct sl_span bytes, bool json, struct sl_arena *arena,
                        struct sl_document *document, struct sl_fault *fault) SL_CHECKED;
+/* What a caller may send as documents: JSON, one {"doc_id", "text", "metadata", "collection"} or
+ * {"documents": [at least one, at most max]}. 0; -SL_EBADMSG, -SL_EINVAL; -SL_ETOOBIG: a text of
+ * more than 16 MiB, or too many; -SL_ENOMEM. Texts are borrowed from *doc, the rest lies in the
+ * arena. *doc is to be freed, whatever came back; it may be NULL. */
+int sl_documents_decode(struct sl_span bytes, size_t max, struct sl_arena *arena,
+                        struct sl_json_doc **doc, struct sl_document **documents, size_t *len,
+                        struct sl_fault *fault) SL_CHECKED;
 void sl_document_encode(const struct sl_document *document, struct sl_buf *out); /* MessagePack. */
 /* -SL_EBADMSG, -SL_EVERSION, -SL_ENOMEM. */
 int sl_batch_decode(struct sl_span bytes, struct sl_arena *arena, struct sl_batch *batch,

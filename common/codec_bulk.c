@@ -61,6 +61,129 @@ int sl_document_decode(struct sl_span bytes, bool json, struct sl_arena *arena,
     return rv;
 }
 
+/* --- documents of a caller --- */
+
+struct given {
+    struct sl_document document;
+    bool too_big;
+};
+
+struct given_list {
+    size_t max, len;
+    struct sl_document *documents;
+    bool too_big;
+};
+
+static void read_given_text(struct sl_decoder *decoder, const struct sl_field *field,
+                            const struct sl_value *value, void *target)
+{
+    struct given *given = target;
+    bool fits = value->type != SL_VALUE_TEXT || value->text.len <= DOCUMENT_TEXT_MAX;
+    given->too_big = !fits && decoder->err == 0;
+    if (fits) {
+        sl_read_text(decoder, field, value, target);
+    } else {
+        sl_decoder_refuse(decoder, "text", "is larger than 16 MiB: it has %zu bytes",
+                          value->text.len);
+    }
+}
+
+/* The id is kept, the text borrowed: it is most of the document. */
+static void read_given_id(struct sl_decoder *decoder, const struct sl_field *field,
+                          const struct sl_value *value, void *target)
+{
+    struct given *given = target;
+    sl_read_name(decoder, field, value, target);
+    struct sl_span copy = sl_arena_copy(decoder->arena, given->document.doc_id);
+    decoder->err = copy.data == NULL ? -SL_ENOMEM : decoder->err;
+    given->document.doc_id = copy;
+}
+
+/* clang-format off */
+static const struct sl_field given_table[] = {
+    {"doc_id", read_given_id, offsetof(struct given, document.doc_id), 1, DOC_ID_MAX, NULL, true},
+    {"text", read_given_text, offsetof(struct given, document.text), 0, DOCUMENT_TEXT_MAX, NULL,
+     true},
+    FIELD(given, "metadata", document.metadata, sl_read_metadata, 0, SL_METADATA_MAX),
+    FIELD(given, "collection", document.collection, sl_read_name, 1, NAME_MAX_BYTES),
+};
+/* clang-format on */
+
+static bool read_given(struct sl_decoder *decoder, const struct sl_value *value,
+                       struct sl_document *ret)
+{
+    static const struct sl_fields fields = {given_table, SL_FIELDS_COUNT(given_table), true};
+    struct given given = {
+        .document = {.collection = SL_SPAN("default"), .tenant = SL_SPAN("default")}};
+    if (value->type != SL_VALUE_MAP) {
+        sl_decoder_refuse(decoder, "", "must be an object");
+        return false;
+    }
+    sl_decoder_read(decoder, &fields, value, &given);
+    *ret = given.document;
+    return given.too_big;
+}
+
+static void read_given_list(struct sl_decoder *decoder, const struct sl_field *field,
+                            const struct sl_value *value, void *target)
+{
+    struct given_list *list = target;
+    struct sl_value_iter iter = {.container = value};
+    struct sl_value key, element;
+    if (value->type != SL_VALUE_LIST || value->len == 0) {
+        sl_decoder_refuse(decoder, field->name, "must be a list of at least one document");
+        return;
+    }
+    if (value->len > list->max) {
+        list->too_big = decoder->err == 0;
+        sl_decoder_refuse(decoder, field->name, "must be at most %zu, not %zu", list->max,
+                          value->len);
+        return;
+    }
+    list->documents = sl_decoder_alloc(decoder, value->len * sizeof(*list->documents));
+    while (decoder->err == 0 && sl_value_next(&iter, &key, &element)) {
+        size_t left = sl_decoder_enter(decoder, field->name, (long long)list->len);
+        list->too_big = read_given(decoder, &element, &list->documents[list->len++]);
+        sl_decoder_leave(decoder, left);
+    }
+}
+
+static void read_given_root(struct sl_decoder *decoder, const struct sl_value *root,
+                            struct given_list *list)
+{
+    static const struct sl_field table[] = {
+        {.name = "documents", .read = read_given_list, .required = true}};
+    static const struct sl_fields fields = {table, SL_FIELDS_COUNT(table), true};
+    if (sl_json_get(root->json, "documents") != NULL) {
+        sl_decoder_read(decoder, &fields, root, list);
+        return;
+    }
+    list->documents = sl_decoder_alloc(decoder, sizeof(*list->documents));
+    if (list->documents != NULL) {
+        list->len = 1;
+        list->too_big = read_given(decoder, root, list->documents);
+    }
+}
+
+int sl_documents_decode(struct sl_span bytes, size_t max, struct sl_arena *arena,
+                        struct sl_json_doc **doc, struct sl_document **documents, size_t *len,
+                        struct sl_fault *fault)
+{
+    struct sl_decoder decoder = {.arena = arena, .fault = fault, .borrow = true};
+    struct given_list list = {.max = max};
+    struct sl_value root;
+    int rv = sl_decoder_open(&decoder, bytes, true, doc, &root);
+    if (rv == 0) {
+        read_given_root(&decoder, &root, &list);
+        rv = decoder.err == -SL_EINVAL && list.too_big ? -SL_ETOOBIG : decoder.err;
+    }
+    if (rv == 0) {
+        *documents = list.documents;
+        *len = list.len;
+    }
+    return rv;
+}
+
 void sl_document_encode(const struct sl_document *document, struct sl_buf *out)
 {
     struct sl_sink sink;

@@ -26,6 +26,7 @@
 
 #include <assert.h>
 #include <llhttp.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 enum {
@@ -83,6 +84,7 @@ static void reap(struct connection *conn)
     } else {
         sl_tcp_close_after_write(exchange->tcp, SL_HTTP_LINGER_MS);
     }
+    sl_http_body_uncount(exchange);
     sl_http_incoming_clear(&exchange->request);
     sl_buf_fini(&conn->pipelined);
     free(conn);
@@ -104,6 +106,7 @@ static void finish(struct connection *conn)
     sl_timer_stop(exchange->server->loop, &exchange->timer);
     gone(exchange, true);
     bool keep_alive = exchange->request.keep_alive && !exchange->server->draining;
+    sl_http_body_uncount(exchange);
     sl_http_incoming_clear(&exchange->request);
     exchange->phase = SL_HTTP_IDLE;
     if (keep_alive) {
@@ -160,6 +163,30 @@ static int append(struct connection *conn, struct sl_buf *buf, const char *data,
     default:
         return refuse_later(conn, 503, "out of memory");
     }
+}
+
+static int refuse_large(struct connection *conn, size_t max)
+{
+    struct sl_http_server *server = conn->exchange.server;
+    snprintf(server->why, sizeof(server->why),
+             "the body is larger than %zu bytes, the most that is taken here", max);
+    return refuse_later(conn, 413, server->why);
+}
+
+/* Large bodies share a limit, so that many at once cannot take all memory. */
+static int count_large(struct connection *conn)
+{
+    struct sl_http_exchange *exchange = &conn->exchange;
+    struct sl_http_server *server = exchange->server;
+    size_t len = exchange->request.body.len;
+    if (server->config.max_large_bodies == 0 || len <= server->config.large_body) {
+        return 0;
+    }
+    server->large += len - exchange->large;
+    exchange->large = len;
+    return server->large <= server->config.max_large_bodies
+               ? 0
+               : refuse_later(conn, 503, "too many large bodies are being received");
 }
 
 static int on_url(llhttp_t *parser, const char *data, size_t len)
@@ -224,7 +251,7 @@ static int on_headers_complete(llhttp_t *parser)
     size_t max =
         server->callbacks.max_body(server->ctx, sl_http_method(exchange), sl_http_path(exchange));
     if (parser->content_length > max) {
-        return refuse_later(conn, 413, "the body is too large");
+        return refuse_large(conn, max);
     }
     conn->length = (size_t)parser->content_length;
     sl_buf_init(&request->body, max);
@@ -240,7 +267,11 @@ static int on_body(llhttp_t *parser, const char *data, size_t len)
     if (body->cap == 0 && conn->length > 0 && conn->length <= SMALL_BODY) {
         (void)sl_buf_reserve(body, conn->length); /* An error stays until the append below. */
     }
-    return append(conn, body, data, len, 413, "the body is too large");
+    if (len > body->max - body->len) {
+        return refuse_large(conn, body->max);
+    }
+    int rv = append(conn, body, data, len, 413, "");
+    return rv != 0 ? rv : count_large(conn);
 }
 
 static int on_message_complete(llhttp_t *parser)

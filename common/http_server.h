@@ -27,6 +27,8 @@ struct sl_http_server_config {
     size_t max_write_queue;     /* Bytes not yet taken by the peer: closed beyond; 64 KiB. Does not
                                  * count the body of sl_http_respond, nor one write that found the
                                  * queue empty. */
+    size_t large_body;          /* Bodies larger than this share max_large_bodies. */
+    size_t max_large_bodies;    /* Bytes of them that the server holds; more: 503. 0: no limit. */
 };
 
 struct sl_http_server_callbacks {
@@ -65,6 +67,8 @@ struct sl_span sl_http_query(const struct sl_http_exchange *exchange); /* After 
 struct sl_span sl_http_body(const struct sl_http_exchange *exchange);
 /* Frees the body early: a stream may live long after its request was understood. */
 void sl_http_body_release(struct sl_http_exchange *exchange);
+/* The body becomes the caller's, who ends it with sl_buf_fini; ret's earlier content is lost. */
+void sl_http_body_take(struct sl_http_exchange *exchange, struct sl_buf *ret);
 /* The first header of that name (any case); data NULL when there is none. */
 struct sl_span sl_http_request_header(const struct sl_http_exchange *exchange, const char *name);
 

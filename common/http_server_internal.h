@@ -46,6 +46,7 @@ struct sl_http_exchange {
     uint64_t written;      /* Bytes given to tcp. */
     uint64_t taken;        /* Of those, taken by the kernel when the stall timer was started. */
     size_t uncounted;      /* Waiting bytes that do not count for max_write_queue. */
+    size_t large;          /* Of the body, what counts for max_large_bodies. */
     struct sl_task task;   /* Looks at the exchange after the caller's turn. */
     struct sl_timer timer; /* Of the phase; from WAITING on: of a stalled reader. */
     void (*on_gone)(void *ctx, bool complete);
@@ -60,6 +61,8 @@ struct sl_http_server {
     struct sl_tcp_listener *listener;
     struct sl_list connections; /* sl_http_exchange.node */
     size_t connection_count;
+    size_t large;          /* Bytes of large bodies, all exchanges together. */
+    char why[96];          /* A refusal's reason that is put together. */
     struct sl_buf scratch; /* The head that is being written. */
     bool draining;
 };
@@ -78,6 +81,9 @@ int sl_http_incoming_check(struct sl_http_incoming *request, int major, int mino
                            const char **why) SL_CHECKED;
 /* Frees all of it; it can be used again. */
 void sl_http_incoming_clear(struct sl_http_incoming *request);
+
+/* The body's bytes do not count any more. */
+void sl_http_body_uncount(struct sl_http_exchange *exchange);
 
 /* http_server_response.c: the server's own answer on a connection that will be closed. */
 int sl_http_refuse(struct sl_http_server *server, struct sl_tcp *tcp, bool with_body, int status,

@@ -66,8 +66,23 @@ struct sl_span sl_http_body(const struct sl_http_exchange *exchange)
     return sl_buf_span(&exchange->request.body);
 }
 
+void sl_http_body_uncount(struct sl_http_exchange *exchange)
+{
+    exchange->server->large -= exchange->large;
+    exchange->large = 0;
+}
+
+void sl_http_body_take(struct sl_http_exchange *exchange, struct sl_buf *ret)
+{
+    struct sl_buf *body = &exchange->request.body;
+    *ret = *body;
+    sl_buf_init(body, body->max);
+    sl_http_body_uncount(exchange);
+}
+
 void sl_http_body_release(struct sl_http_exchange *exchange)
 {
+    sl_http_body_uncount(exchange);
     sl_buf_fini(&exchange->request.body);
 }
 

@@ -43,6 +43,51 @@ static struct sl_span skip(struct sl_span text, size_t len)
     return (struct sl_span){text.data + len, text.len - len};
 }
 
+static int hex_digit(char c)
+{
+    static const char digits[] = "0123456789abcdef";
+    const char *at = c != '\0' ? strchr(digits, c >= 'A' && c <= 'F' ? c | 0x20 : c) : NULL;
+    return at != NULL ? (int)(at - digits) : -1;
+}
+
+int sl_http_percent_decode(struct sl_span text, bool blanks, struct sl_buf *out)
+{
+    for (size_t i = 0; i < text.len; i++) {
+        char c = text.data[i];
+        if (c == '%') {
+            int high = text.len - i > 2 ? hex_digit(text.data[i + 1]) : -1;
+            int low = high >= 0 ? hex_digit(text.data[i + 2]) : -1;
+            if (low < 0) {
+                return -SL_EINVAL;
+            }
+            c = (char)(high << 4 | low);
+            i += 2;
+        } else if (blanks && c == '+') {
+            c = ' ';
+        }
+        sl_buf_append(out, &c, 1);
+    }
+    return 0;
+}
+
+bool sl_http_next_parameter(struct sl_span *rest, struct sl_span *name, struct sl_span *value)
+{
+    while (rest->len > 0 && rest->data[0] == '&') {
+        *rest = skip(*rest, 1);
+    }
+    if (rest->len == 0) {
+        return false;
+    }
+    const char *end = memchr(rest->data, '&', rest->len);
+    size_t len = end != NULL ? (size_t)(end - rest->data) : rest->len;
+    const char *equals = memchr(rest->data, '=', len);
+    size_t name_len = equals != NULL ? (size_t)(equals - rest->data) : len;
+    *name = (struct sl_span){rest->data, name_len};
+    *value = equals != NULL ? (struct sl_span){equals + 1, len - name_len - 1} : SL_SPAN("");
+    *rest = skip(*rest, len);
+    return true;
+}
+
 /* Without user and password. */
 static struct sl_span authority_of(const char *after_scheme)
 {

@@ -269,10 +269,13 @@ void http_error_body(struct http_counts *counts, int status, const char *why, st
     write_failure(body, status, code_of(status), NULL, sl_span_of(why));
 }
 
-void http_error_head(struct sl_buf *head)
+void http_error_head(int status, struct sl_buf *head)
 {
     char id[37];
     sl_id_new(sl_clock_unix_ms(), id);
     sl_buf_printf(head, "content-type: application/json\r\nsluice-id: %s\r\nx-request-id: %s\r\n",
                   id, id);
+    if (status == 503) {
+        sl_buf_append_text(head, "retry-after: 1\r\n");
+    }
 }

@@ -83,6 +83,6 @@ bool request_wants_events(const struct sl_http_exchange *exchange);
 /* For requests that the server itself refuses: callbacks of struct sl_http_server_callbacks, with
  * counts as their context's. */
 void http_error_body(struct http_counts *counts, int status, const char *why, struct sl_buf *body);
-void http_error_head(struct sl_buf *head);
+void http_error_head(int status, struct sl_buf *head);
 
 #endif

@@ -171,8 +171,7 @@ void routes_error_body(void *ctx, int status, const char *why, struct sl_buf *bo
 void routes_error_head(void *ctx, int status, struct sl_buf *head)
 {
     (void)ctx;
-    (void)status;
-    http_error_head(head);
+    http_error_head(status, head);
 }
 
 /* --- queries --- */
