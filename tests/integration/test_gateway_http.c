@@ -84,7 +84,7 @@ TEST(paths_methods_and_types_are_checked_in_this_order)
     } rows[] = {
         {"GET / HTTP/1.1\r\n", 404, "not_found", NULL},
         {"GET /v1/query/ HTTP/1.1\r\n", 404, "not_found", NULL},
-        {"POST /v1/documents HTTP/1.1\r\n", 404, "not_found", NULL},
+        {"POST /v1/documents HTTP/1.1\r\n", 415, "unsupported_media_type", "content-type"},
         {"GET /v1/queries/some-id/more HTTP/1.1\r\n", 404, "not_found", NULL},
         {"DELETE /v1/queries/ HTTP/1.1\r\n", 404, "not_found", NULL},
         {"DELETE /v1/queries/no%20id HTTP/1.1\r\n", 400, "invalid_id", "id"},
@@ -196,12 +196,25 @@ TEST(the_models_are_listed)
     finish();
 }
 
+TEST(a_model_is_found_by_its_name)
+{
+    begin();
+    peer_send_text(&peer, "GET /v1/models/model%2Da HTTP/1.1\r\nHost: a\r\n\r\n");
+    GATEWAY_WAIT(peer_has(&peer, "{\"id\":\"model-a\",\"object\":\"model\",\"created\":"));
+    sl_buf_clear(&peer.in);
+    peer_send_text(&peer, "GET /v1/models/org/other HTTP/1.1\r\nHost: a\r\n\r\n");
+    GATEWAY_WAIT(peer_has(&peer, "The model 'org/other' does not exist"));
+    check_error("no such model", 404, "model_not_found", "model");
+    finish();
+}
+
 TEST(the_description_covers_every_path)
 {
     static const char *const paths[] = {
-        "/v1/query",    "/v1/search",       "/v1/chat/completions",
-        "/v1/models",   "/v1/queries/{id}", "/v1/queries/{id}/events",
-        "/openapi.json"};
+        "/v1/query",          "/v1/search",       "/v1/chat/completions",
+        "/v1/models",         "/v1/queries/{id}", "/v1/queries/{id}/events",
+        "/openapi.json",      "/v1/models/{id}",  "/v1/documents",
+        "/v1/documents/{id}", "/v1/ingests",      "/v1/ingests/{id}"};
     begin();
     peer_send_text(&peer, "GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n");
     struct sl_json_doc *doc = parse_body();
@@ -270,6 +283,8 @@ int main(int argc, char **argv)
         CASE(what_is_no_http_is_answered_in_the_same_shape),
         CASE(the_callers_request_id_comes_back_if_it_is_sane),
         CASE(the_models_are_listed),
+        CASE(a_model_is_found_by_its_name),
+        CASE(a_model_is_found_by_its_name),
         CASE(the_description_covers_every_path),
         CASE(requests_and_queries_are_counted),
         CASE(without_kafka_queries_are_to_be_tried_again),

@@ -18,7 +18,7 @@ import sys
 # The layers of common/, docs/ARCHITECTURE.md, "The layout". A new module is added here.
 LAYERS = {
     0: """arena backoff buf chunk clock codec decimal digest error fts_query fusion json list log map message metrics
-          option_value options sse uuid window""",  # No input or output.
+          option_value options sse text uuid window""",  # No input or output.
     1: """http_client http_curl http_server http_text kafka loop lua_scripts postgres redis relaxed sqlite tcp
           trim""",
     2: """admin attach backlog bundle claim coord ending ingest_account intake job permit process settle stage store upstream

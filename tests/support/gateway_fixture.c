@@ -19,7 +19,8 @@ enum { REPLY_PARTITIONS = 3, TOPICS_MS = 30000, ENVIRONMENT_MAX = 32, EVENT_MAX 
 struct gateway_fixture gateway;
 
 static char prefix[64];
-static char topics[3][80]; /* queries, replies, results */
+enum { TOPICS = 4 };
+static char topics[TOPICS][80]; /* queries, replies, results, documents */
 static pid_t child;
 static int log_fd;
 static struct sl_poll *log_poll;
@@ -296,20 +297,21 @@ static void create_topics(void)
 {
     static unsigned number;
     static const char *const plain[] = {NULL};
-    static const char *const names[] = {"queries", "replies", "results"};
-    struct sl_topic_spec specs[3];
-    int errors[3];
+    static const char *const large[] = {"max.message.bytes", "25165824", NULL};
+    static const char *const names[] = {"queries", "replies", "results", "documents"};
+    struct sl_topic_spec specs[TOPICS];
+    int errors[TOPICS];
     char why[256] = "";
     const struct sl_kafka_config config = {.brokers = kafka_fixture_brokers(), .client_id = "test"};
     snprintf(prefix, sizeof(prefix), "gateway-%d-%u", (int)getpid(), number++);
-    for (size_t i = 0; i < 3; i++) {
+    for (size_t i = 0; i < TOPICS; i++) {
         snprintf(topics[i], sizeof(topics[i]), "%s.%s", prefix, names[i]);
         specs[i] = (struct sl_topic_spec){.name = topics[i],
                                           .partitions = i == 1 ? REPLY_PARTITIONS : 1,
                                           .replication = 1,
-                                          .config = plain};
+                                          .config = i == 3 ? large : plain};
     }
-    if (sl_kafka_create_topics(&config, specs, 3, TOPICS_MS, errors, why, sizeof(why)) != 0) {
+    if (sl_kafka_create_topics(&config, specs, TOPICS, TOPICS_MS, errors, why, sizeof(why)) != 0) {
         fprintf(stderr, "topics: %s\n", why);
         abort();
     }
@@ -434,6 +436,16 @@ void gateway_reconnect(struct peer *peer)
 const char *gateway_results_topic(void)
 {
     return topics[2];
+}
+
+const char *gateway_documents_topic(void)
+{
+    return topics[3];
+}
+
+const char *gateway_prefix(void)
+{
+    return prefix;
 }
 
 void gateway_post(struct peer *peer, const char *path, const char *headers, const char *body)

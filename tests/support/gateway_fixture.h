@@ -40,7 +40,9 @@ void gateway_stop(int exit_code);
 void gateway_signal(int signum);
 bool gateway_ended(void);
 bool gateway_logged(const char *text);
-const char *gateway_results_topic(void); /* Of one partition. */
+const char *gateway_results_topic(void);   /* Of one partition. */
+const char *gateway_documents_topic(void); /* As that. */
+const char *gateway_prefix(void);          /* Of topics and keys. */
 
 /* The same, with two connections to it, which the end closes first; exit code 0. */
 void gateway_start_pair(struct peer *first, struct peer *second);

@@ -4,17 +4,18 @@
  * delivered, each answer of Redis failing. Every caller gets a whole answer, an error or the end of
  * the connection, none waits for ever, and nothing is left when the gateway has ended.
  */
-#include "common/admin.h"
 #include "common/attach.h"
 #include "common/bundle.h"
 #include "common/claim.h"
 #include "common/clock.h"
 #include "common/codec.h"
-#include "common/kafka_follow.h"
+#include "common/ingest_account.h"
 #include "common/log.h"
 #include "common/process.h"
 #include "common/redis.h"
 #include "tests/support/alloc_fail.h"
+#include "tests/support/fake_admin.h"
+#include "tests/support/fake_follower.h"
 #include "tests/support/fake_tcp.h"
 #include "tests/support/test.h"
 #include "workers/gateway/gateway.h"
@@ -63,6 +64,7 @@ static enum kind failing;
 static int way;
 static long failing_k, met[KIND_COUNT];
 static bool struck;
+static unsigned runs_read; /* The run that is watched moves with each reading. */
 
 static int strike(enum kind kind)
 {
@@ -79,14 +81,17 @@ static struct gateway *gateway;
 static uint64_t now_us;
 
 static struct pending {
-    enum { REPORT, NOTED, LOOKED, KEY, REDIS, DONE } type;
+    enum { REPORT, NOTED, LOOKED, KEY, REDIS, RUN, DOCUMENTS, DONE } type;
     void *ctx;
     sl_delivery_cb *on_report;
     void (*on_noted)(void *ctx, int err);
     sl_query_state_cb *on_looked;
     void (*on_key)(void *ctx, int err, enum sl_idempotent answer);
     sl_redis_cb *on_redis;
-    char query[65]; /* A job's id. */
+    sl_ingest_run_cb *on_run;
+    sl_ingest_documents_cb *on_documents;
+    char query[65];  /* A job's id. */
+    bool is_account; /* NOTED by the account of ingestion, which tells of its end too. */
 } pendings[PENDING_MAX];
 static size_t pending_count;
 
@@ -98,51 +103,7 @@ static void add(const struct pending *pending)
 
 /* --- the process --- */
 
-struct sl_condition {
-    bool met;
-};
-
-static struct sl_condition conditions[2];
-static size_t condition_count;
 static void (*on_drain)(void *ctx);
-
-int sl_admin_create(struct sl_loop *loop, const char *address, struct sl_metrics *metrics,
-                    struct sl_admin **ret, char *why, size_t why_size)
-{
-    (void)loop, (void)address, (void)metrics, (void)why, (void)why_size;
-    condition_count = 0;
-    *ret = NULL;
-    return 0;
-}
-
-void sl_admin_destroy(struct sl_admin *admin)
-{
-    (void)admin;
-}
-
-int sl_admin_port(const struct sl_admin *admin)
-{
-    (void)admin;
-    return 1;
-}
-
-struct sl_condition *sl_admin_condition(struct sl_admin *admin, const char *name)
-{
-    (void)admin, (void)name;
-    conditions[condition_count].met = false;
-    return &conditions[condition_count++];
-}
-
-void sl_condition_set(struct sl_condition *condition, bool is_met, const char *why)
-{
-    (void)why;
-    condition->met = is_met;
-}
-
-void sl_admin_on_scrape(struct sl_admin *admin, void (*cb)(void *ctx), void *ctx)
-{
-    (void)admin, (void)cb, (void)ctx;
-}
 
 int sl_signals_create(struct sl_loop *loop, long long drain_ms, void (*drain)(void *ctx),
                       void (*on_stop)(void *ctx), void *ctx, struct sl_signals **ret)
@@ -270,39 +231,6 @@ void sl_reader_destroy(struct sl_reader *old)
     reader = NULL;
 }
 
-int sl_follower_create(struct sl_loop *loop, const struct sl_kafka_config *config,
-                       const struct sl_follower_callbacks *callbacks, void *ctx,
-                       struct sl_follower **ret, char *why, size_t why_size)
-{
-    (void)loop, (void)config, (void)callbacks, (void)ctx, (void)why, (void)why_size;
-    *ret = NULL;
-    return 0;
-}
-
-int sl_follower_add(struct sl_follower *follower, const char *topic, int32_t partition,
-                    int64_t offset)
-{
-    (void)follower, (void)topic, (void)partition, (void)offset;
-    return -SL_EIO;
-}
-
-void sl_follower_remove(struct sl_follower *follower, const char *topic, int32_t partition)
-{
-    (void)follower, (void)topic, (void)partition;
-}
-
-int64_t sl_follower_position(const struct sl_follower *follower, const char *topic,
-                             int32_t partition)
-{
-    (void)follower, (void)topic, (void)partition;
-    return -1;
-}
-
-void sl_follower_destroy(struct sl_follower *follower)
-{
-    (void)follower;
-}
-
 /* --- Redis --- */
 
 static struct sl_coord_config coord_config;
@@ -332,6 +260,12 @@ void sl_coord_destroy(struct sl_coord *coord)
             pending.on_looked(pending.ctx, -SL_ECONN, NULL);
         } else if (pending.type == KEY) {
             pending.on_key(pending.ctx, -SL_ECONN, SL_IDEMPOTENT_WAIT);
+        } else if (pending.type == NOTED && pending.is_account) {
+            pending.on_noted(pending.ctx, -SL_ECLOSED);
+        } else if (pending.type == RUN) {
+            pending.on_run(pending.ctx, -SL_ECLOSED, NULL);
+        } else if (pending.type == DOCUMENTS) {
+            pending.on_documents(pending.ctx, -SL_ECLOSED, NULL, 0, false);
         }
     }
     pending_count = 0;
@@ -424,6 +358,88 @@ void sl_idempotent_settle(struct sl_coord *coord, const struct sl_idempotency *i
                           bool produced)
 {
     (void)coord, (void)idempotency, (void)produced;
+}
+
+/* --- the account of ingestion --- */
+
+struct sl_redis *sl_coord_redis(const struct sl_coord *coord)
+{
+    (void)coord;
+    return NULL;
+}
+
+static int note(sl_ingest_done_cb *cb, void *ctx)
+{
+    int err = asked_errs[strike(FAIL_ASKED)];
+    if (err == 0) {
+        add(&(struct pending){.type = NOTED, .ctx = ctx, .on_noted = cb, .is_account = true});
+    }
+    return err;
+}
+
+int sl_ingest_begin(const struct sl_ingest_env *env, struct sl_span ingest_id,
+                    struct sl_span collection, struct sl_span source, sl_ingest_done_cb *cb,
+                    void *ctx)
+{
+    (void)env, (void)ingest_id, (void)collection, (void)source;
+    return note(cb, ctx);
+}
+
+int sl_ingest_close(const struct sl_ingest_env *env, struct sl_span ingest_id, uint64_t documents,
+                    sl_ingest_done_cb *cb, void *ctx)
+{
+    (void)env, (void)ingest_id, (void)documents;
+    return note(cb, ctx);
+}
+
+int sl_ingest_refuse(const struct sl_ingest_env *env, struct sl_span ingest_id,
+                     struct sl_span doc_id, struct sl_span reason, sl_ingest_done_cb *cb, void *ctx)
+{
+    (void)env, (void)ingest_id, (void)doc_id, (void)reason;
+    return note(cb, ctx);
+}
+
+int sl_ingest_read(const struct sl_ingest_env *env, struct sl_span ingest_id, size_t known,
+                   sl_ingest_run_cb *cb, void *ctx)
+{
+    (void)env, (void)ingest_id, (void)known;
+    int err = asked_errs[strike(FAIL_ASKED)];
+    if (err == 0) {
+        add(&(struct pending){.type = RUN, .ctx = ctx, .on_run = cb});
+    }
+    return err;
+}
+
+int sl_ingest_runs(const struct sl_ingest_env *env, size_t max, sl_ingest_runs_cb *cb, void *ctx)
+{
+    (void)env, (void)max, (void)cb, (void)ctx;
+    return -SL_EAGAIN;
+}
+
+int sl_ingest_documents(const struct sl_ingest_env *env, struct sl_span collection,
+                        struct sl_span after, size_t max, sl_ingest_documents_cb *cb, void *ctx)
+{
+    (void)env, (void)collection, (void)after, (void)max;
+    int err = asked_errs[strike(FAIL_ASKED)];
+    if (err == 0) {
+        add(&(struct pending){.type = DOCUMENTS, .ctx = ctx, .on_documents = cb});
+    }
+    return err;
+}
+
+void sl_ingest_run_json(const struct sl_ingest_run *run, struct sl_buf *out)
+{
+    sl_buf_printf(out, "{\"processed\":%d}", (int)run->processed);
+}
+
+static void give_run(const struct pending *pending, int err)
+{
+    static const struct sl_ingest_failure failure = {{"a.md", 4}, {"empty", 5}};
+    struct sl_ingest_run run = {.processed = runs_read, .failures = &failure};
+    run.failure_count = runs_read == 1;
+    run.ended = runs_read >= 2;
+    runs_read += err == 0;
+    pending->on_run(pending->ctx, err, err == 0 ? &run : NULL);
 }
 
 int sl_redis_create(struct sl_loop *loop, const struct sl_redis_config *config,
@@ -533,6 +549,7 @@ static void report(const struct pending *pending)
 static bool answer_one(void)
 {
     static const struct sl_query_state unknown = {.outcome = "", .stage = ""};
+    static const struct sl_ingest_document stored = {.doc_id = {"a.md", 4}, .chunks = 3};
     if (pending_count == 0) {
         return false;
     }
@@ -556,6 +573,12 @@ static bool answer_one(void)
         break;
     case REDIS:
         pending.on_redis(pending.ctx, err, NULL);
+        break;
+    case RUN:
+        give_run(&pending, how == 2 ? -SL_ENOENT : err);
+        break;
+    case DOCUMENTS:
+        pending.on_documents(pending.ctx, err, &stored, err == 0 ? 1 : 0, false);
         break;
     case DONE:
         break;
@@ -589,6 +612,16 @@ static const struct {
     {GET("GET", "/v1/queries/abc"), "HTTP/1.1 404", false},
     {GET("GET", "/v1/queries/abc/events"), "HTTP/1.1 404", false},
     {GET("GET", "/v1/models"), "HTTP/1.1 200", false},
+    {POST("/v1/documents", "", "{\"doc_id\":\"a\",\"text\":\"t\"}"), "{\"ingest_id\":", false},
+    {POST("/v1/documents", "",
+          "{\"documents\":[{\"doc_id\":\"a\",\"text\":\"t\"},{\"doc_id\":\"b\",\"text\":\"u\"}]}"),
+     "", true},
+    {GET("DELETE", "/v1/documents/a/b.md"), "HTTP/1.1 202", false},
+    {GET("GET", "/v1/documents/a.md?collection=c"), "\"chunks\":3", false},
+    {GET("GET", "/v1/documents"), "\"last_id\":\"a.md\"", false},
+    {GET("GET", "/v1/ingests/run-1"), "\"processed\":0", false},
+    {"GET /v1/ingests/run-1 HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n", "",
+     "event: done", false},
 };
 enum { CALLERS = sizeof(callers) / sizeof(callers[0]) };
 
@@ -668,7 +701,9 @@ void __wrap_sl_loop_run(struct sl_loop *loop)
         call(i);
         go_on(loop);
     }
-    for (int round = 0; gateway->callers + gateway->in_flight > 0 || pending_count > 0; round++) {
+    for (int round = 0;
+         gateway->callers + gateway->in_flight + gateway->watchers > 0 || pending_count > 0;
+         round++) {
         CHECK(round < ROUNDS && "a caller who waits for ever");
         go_on(loop);
     }
@@ -702,6 +737,7 @@ static void run_once(enum kind kind, int how, long k)
     struck = loop_stopped = false;
     pending_count = 0;
     next_offset = 0;
+    runs_read = 0;
     work = (struct work){.done = NULL};
     now_us = 1000000;
     sl_clock_use(&now_us);

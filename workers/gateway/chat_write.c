@@ -171,6 +171,12 @@ static void put_model(struct sl_json_writer *w, struct sl_span name, int64_t cre
     sl_json_end_object(w);
 }
 
+void chat_write_model(struct sl_buf *out, struct sl_span name, int64_t created_s)
+{
+    struct sl_json_writer w = {.out = out};
+    put_model(&w, name, created_s);
+}
+
 void chat_write_models(struct sl_buf *out, const char *models, int64_t created_s)
 {
     struct sl_json_writer w = {.out = out};

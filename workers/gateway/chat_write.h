@@ -24,6 +24,7 @@ void chat_write_answer(struct sl_buf *out, const struct chat_head *head,
 
 /* {"object": "list", "data": [...]}: sluice, and each of models, comma separated. */
 void chat_write_models(struct sl_buf *out, const char *models, int64_t created_s);
+void chat_write_model(struct sl_buf *out, struct sl_span name, int64_t created_s); /* One. */
 /* The next of a comma separated list; false at the end. */
 bool chat_next_model(const char **list, struct sl_span *ret);
 

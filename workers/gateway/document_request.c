@@ -67,8 +67,8 @@ static int write_records(struct document_request *request, struct sl_document *d
             .doc_id = documents[i].doc_id, .at = at, .len = request->records.len - at};
     }
     request->count = count;
-    request->run_collection = documents[0].collection;
-    return sl_buf_error(&request->records);
+    request->run_collection = sl_arena_copy(&request->arena, documents[0].collection);
+    return request->run_collection.data == NULL ? -SL_ENOMEM : sl_buf_error(&request->records);
 }
 
 /* --- texts --- */

@@ -20,6 +20,8 @@
 #include "workers/gateway/replies.h"
 #include "workers/gateway/routes.h"
 #include "workers/gateway/status.h"
+#include "workers/gateway/upload.h"
+#include "workers/gateway/watch.h"
 
 #include <stdio.h>
 #include <sys/resource.h>
@@ -78,7 +80,7 @@ static void on_look(struct sl_timer *timer)
 {
     struct gateway *gateway = SL_ITEM(timer, struct gateway, stop_timer);
     bool told = sl_coord_idle(gateway->coord) && sl_list_empty(&gateway->endings) &&
-                sl_producer_queued(gateway->producer) == 0;
+                uploads_idle(gateway) && sl_producer_queued(gateway->producer) == 0;
     if (told || sl_clock_now_ms() >= gateway->stop_by_ms) {
         sl_loop_stop(gateway->loop);
         return;
@@ -130,6 +132,7 @@ static void on_drain(void *ctx)
     gateway->draining = true;
     sl_condition_set(gateway->kafka_ready, false, "draining");
     sl_http_server_drain(gateway->server);
+    watches_drain(gateway);
     sl_timer_start(gateway->loop, &gateway->drain_timer,
                    (uint64_t)gateway->process->drain_ms * 19 / 20 - STOP_MS / 2, on_drain_timeout);
     gateway_caller_gone(gateway);
@@ -268,6 +271,8 @@ static int create_server(struct gateway *gateway, char *why, size_t why_size)
         .idle_timeout_ms = 60000,
         .stall_timeout_ms = 30000,
         .max_write_queue = 65536,
+        .large_body = 1 << 20,
+        .max_large_bodies = 96 << 20,
     };
     const struct sl_http_server_callbacks callbacks = {
         .max_body = routes_max_body,
@@ -291,6 +296,7 @@ static void name_topics(struct gateway *gateway)
     snprintf(gateway->queries_topic, TOPIC_MAX, "%s.queries", prefix);
     snprintf(gateway->replies_topic, TOPIC_MAX, "%s.replies", prefix);
     snprintf(gateway->results_topic, TOPIC_MAX, "%s.results", prefix);
+    snprintf(gateway->documents_topic, TOPIC_MAX, "%s.documents", prefix);
 }
 
 static size_t callers(void *ctx)
@@ -332,11 +338,14 @@ static void destroy_parts(struct gateway *gateway)
         if (gateway->producer != NULL) {
             sl_producer_destroy(gateway->producer, FLUSH_MS);
         }
+        uploads_stop(gateway, FLUSH_MS);
         open_query_free_all(gateway);
         sl_coord_destroy(gateway->coord);
         status_destroy(gateway->status);
         expiry_free_all(gateway);
         cancel_free_all(gateway);
+        uploads_free_all(gateway);
+        watches_free_all(gateway);
         sl_admin_destroy(gateway->admin);
         sl_timer_stop(gateway->loop, &gateway->drain_timer);
         sl_timer_stop(gateway->loop, &gateway->stop_timer);
@@ -354,6 +363,8 @@ int gateway_run(void *ctx, const struct sl_process_options *process)
     char why[WHY_MAX] = "";
     sl_list_init(&gateway.endings);
     sl_list_init(&gateway.cancellations);
+    sl_list_init(&gateway.uploads);
+    sl_list_init(&gateway.watches);
     sl_buf_init(&gateway.scratch, SCRATCH_MAX);
     gateway.started_s = sl_clock_unix_ms() / 1000;
     name_topics(&gateway);

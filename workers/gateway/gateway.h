@@ -40,6 +40,7 @@ struct gateway {
     struct sl_admin *admin;
     struct sl_condition *kafka_ready, *redis_ready;
     struct sl_producer *producer;
+    struct sl_producer *document_producer; /* NULL before the first document. */
     struct sl_coord *coord;
     struct sl_http_server *server;
     struct replies *replies;
@@ -49,14 +50,19 @@ struct gateway {
     struct sl_trim trim;
 
     char queries_topic[TOPIC_MAX], replies_topic[TOPIC_MAX], results_topic[TOPIC_MAX];
+    char documents_topic[TOPIC_MAX];
     struct sl_map open;           /* Open queries by id (open_query.h), */
     size_t in_flight;             /* those of them that have not ended, */
     size_t listening;             /* and the callers who are not at the end. */
     size_t callers;               /* Exchanges that wait for an answer or read it. */
     struct sl_list endings;       /* Being stored or produced (expiry.h). */
     struct sl_list cancellations; /* On their way to Redis (cancel.h). */
-    struct sl_buf scratch;        /* A record that is being built. */
-    int64_t started_s;            /* Unix seconds. */
+    struct sl_list uploads;       /* Documents on their way to Kafka (upload.h), */
+    size_t upload_count, upload_bytes;
+    struct sl_list watches; /* and runs of ingestion with watchers (watch.h), */
+    size_t watchers;        /* all together. */
+    struct sl_buf scratch;  /* A record that is being built. */
+    int64_t started_s;      /* Unix seconds. */
 
     bool draining, stopping;
     struct sl_timer drain_timer, stop_timer;

@@ -207,10 +207,15 @@ static struct sl_span next_part(struct sl_span *text, char separator)
     return part;
 }
 
+bool request_has_type(const struct sl_http_exchange *exchange, const char *type)
+{
+    struct sl_span given = sl_http_request_header(exchange, "content-type");
+    return sl_span_equal_nocase(next_part(&given, ';'), sl_span_of(type));
+}
+
 bool request_has_json(const struct sl_http_exchange *exchange)
 {
-    struct sl_span type = sl_http_request_header(exchange, "content-type");
-    return sl_span_equal_nocase(next_part(&type, ';'), SL_SPAN("application/json"));
+    return request_has_type(exchange, "application/json");
 }
 
 /* "q=0", "q=0.0": not acceptable. */

@@ -17,8 +17,13 @@ enum { REQUEST_ID_MAX = 128, HTTP_STATUSES = 24 };
     X(SEARCH, "/v1/search")                                                                        \
     X(CHAT, "/v1/chat/completions")                                                                \
     X(MODELS, "/v1/models")                                                                        \
+    X(MODEL, "/v1/models/{id}")                                                                    \
     X(QUERIES, "/v1/queries/{id}")                                                                 \
     X(EVENTS, "/v1/queries/{id}/events")                                                           \
+    X(DOCUMENTS, "/v1/documents")                                                                  \
+    X(DOCUMENT, "/v1/documents/{id}")                                                              \
+    X(INGESTS, "/v1/ingests")                                                                      \
+    X(INGEST, "/v1/ingests/{id}")                                                                  \
     X(OPENAPI, "/openapi.json")                                                                    \
     X(OTHER, "other")
 enum route {
@@ -77,6 +82,7 @@ void write_failure(struct sl_buf *out, int status, const char *code, const char 
 int status_of(enum sl_query_error code);
 
 /* The content types that the request says: its body's, and whether it accepts an event stream. */
+bool request_has_type(const struct sl_http_exchange *exchange, const char *type);
 bool request_has_json(const struct sl_http_exchange *exchange);
 bool request_wants_events(const struct sl_http_exchange *exchange);
 

@@ -10,11 +10,16 @@
 
 #include "workers/gateway/cancel.h"
 #include "workers/gateway/chat_request.h"
+#include "workers/gateway/document_request.h"
 #include "workers/gateway/idempotent.h"
+#include "workers/gateway/ingests.h"
 #include "workers/gateway/open_query.h"
+#include "workers/gateway/parameters.h"
 #include "workers/gateway/replies.h"
 #include "workers/gateway/resume.h"
 #include "workers/gateway/status.h"
+#include "workers/gateway/upload.h"
+#include "workers/gateway/watch.h"
 
 #include <stdio.h>
 
@@ -22,6 +27,7 @@ enum {
     BODY_MAX = 1 << 20,
     REQUEST_ARENA_MAX = 32 << 20,
     MODELS_MAX = 65536,
+    MODEL_NAME_MAX = 256,
     ALLOWED_MAX = 64, /* All methods of one path. */
 };
 
@@ -32,23 +38,38 @@ static void on_delete(struct gateway *gateway, struct request *request);
 static void on_status(struct gateway *gateway, struct request *request);
 static void on_events(struct gateway *gateway, struct request *request);
 static void on_openapi(struct gateway *gateway, struct request *request);
+static void on_model(struct gateway *gateway, struct request *request);
+static void on_ingest(struct gateway *gateway, struct request *request);
 
-/* One row a path and method. {id} in a path is a query's id, which is then the request's; a GET
- * also answers HEAD unless it is a stream. */
+/* What may stand in the place of {id}. */
+enum id_kind {
+    ID_OURS, /* That of a query or a run of ingestion, which is then the request's. */
+    ID_REST, /* A name that the handler reads: all that follows, with what is a "/" in it. */
+};
+
+/* One row a path and method. A GET also answers HEAD unless it is a stream. */
 static const struct row {
     enum route route; /* Its text is the path. */
     const char *methods;
-    bool has_body;
+    bool has_body; /* JSON, and nothing else. */
     void (*handle)(struct gateway *gateway, struct request *request);
+    enum id_kind id;
 } table[] = {
-    {ROUTE_QUERY, "POST", true, on_query},
-    {ROUTE_SEARCH, "POST", true, on_query},
-    {ROUTE_CHAT, "POST", true, on_chat},
-    {ROUTE_MODELS, "GET, HEAD", false, on_models},
-    {ROUTE_QUERIES, "GET, HEAD", false, on_status},
-    {ROUTE_QUERIES, "DELETE", false, on_delete},
-    {ROUTE_EVENTS, "GET", false, on_events},
-    {ROUTE_OPENAPI, "GET, HEAD", false, on_openapi},
+    {ROUTE_QUERY, "POST", true, on_query, ID_OURS},
+    {ROUTE_SEARCH, "POST", true, on_query, ID_OURS},
+    {ROUTE_CHAT, "POST", true, on_chat, ID_OURS},
+    {ROUTE_MODELS, "GET, HEAD", false, on_models, ID_OURS},
+    {ROUTE_QUERIES, "GET, HEAD", false, on_status, ID_OURS},
+    {ROUTE_QUERIES, "DELETE", false, on_delete, ID_OURS},
+    {ROUTE_EVENTS, "GET", false, on_events, ID_OURS},
+    {ROUTE_MODEL, "GET, HEAD", false, on_model, ID_REST},
+    {ROUTE_DOCUMENTS, "POST", false, upload_start, ID_OURS},
+    {ROUTE_DOCUMENTS, "GET, HEAD", false, documents_list, ID_OURS},
+    {ROUTE_DOCUMENT, "GET, HEAD", false, documents_get, ID_REST},
+    {ROUTE_DOCUMENT, "DELETE", false, upload_remove, ID_REST},
+    {ROUTE_INGESTS, "GET, HEAD", false, ingests_list, ID_OURS},
+    {ROUTE_INGEST, "GET, HEAD", false, on_ingest, ID_OURS},
+    {ROUTE_OPENAPI, "GET, HEAD", false, on_openapi, ID_OURS},
 };
 enum { TABLE_LEN = sizeof(table) / sizeof(table[0]) };
 
@@ -76,7 +97,7 @@ static bool matches(const struct row *row, struct sl_span path, struct sl_span *
         return false;
     }
     *id = (struct sl_span){path.data + before, path.len - before - after};
-    return memchr(id->data, '/', id->len) == NULL;
+    return row->id == ID_REST || memchr(id->data, '/', id->len) == NULL;
 }
 
 /* "GET" among "GET, HEAD". */
@@ -143,11 +164,11 @@ void routes_on_request(void *ctx, struct sl_http_exchange *exchange)
     } else if (row->has_body && !request_has_json(exchange)) {
         fail(&request, 415, "unsupported_media_type", "content-type",
              "content-type must be application/json");
-    } else if (id.data != NULL && !sl_id_valid(id)) {
+    } else if (id.data != NULL && row->id == ID_OURS && !sl_id_valid(id)) {
         fail(&request, 400, "invalid_id", "id",
-             "the id of a query is 1 to 64 characters of A-Z a-z 0-9 . _ -");
+             "the id of a query or a run is 1 to 64 characters of A-Z a-z 0-9 . _ -");
     } else {
-        if (id.data != NULL) {
+        if (id.data != NULL && row->id == ID_OURS) {
             snprintf(request.id, sizeof(request.id), SL_SPAN_FMT, SL_SPAN_ARG(id));
         }
         row->handle(gateway, &request);
@@ -157,9 +178,8 @@ void routes_on_request(void *ctx, struct sl_http_exchange *exchange)
 size_t routes_max_body(void *ctx, struct sl_span method, struct sl_span path)
 {
     (void)ctx;
-    (void)method;
-    (void)path;
-    return BODY_MAX;
+    bool is_upload = sl_span_is(method, "POST") && sl_span_is(path, route_path(ROUTE_DOCUMENTS));
+    return is_upload ? DOCUMENT_BODY_MAX : BODY_MAX;
 }
 
 void routes_error_body(void *ctx, int status, const char *why, struct sl_buf *body)
@@ -337,6 +357,41 @@ static void on_models(struct gateway *gateway, struct request *request)
         fail(request, 500, "internal", NULL, "the list of models is too long");
     }
     sl_buf_fini(&body);
+}
+
+static void on_model(struct gateway *gateway, struct request *request)
+{
+    char message[512];
+    struct sl_fault fault;
+    struct sl_arena arena;
+    struct sl_buf body;
+    struct sl_span name;
+    sl_arena_init(&arena, MODELS_MAX);
+    sl_buf_init(&body, MODELS_MAX);
+    int rv =
+        path_part_read(ingests_path_rest(request), "model", MODEL_NAME_MAX, &arena, &name, &fault);
+    if (rv != 0) {
+        ingests_respond_fault(request, rv, &fault);
+    } else if (sl_span_is(name, "sluice") || is_listed(gateway->options->models, name)) {
+        chat_write_model(&body, name, gateway->started_s);
+        respond_answer(request, sl_buf_error(&body), &body);
+    } else {
+        snprintf(message, sizeof(message), "The model '" SL_SPAN_FMT "' does not exist",
+                 SL_SPAN_ARG(name));
+        fail(request, 404, "model_not_found", "model", message);
+    }
+    sl_buf_fini(&body);
+    sl_arena_fini(&arena);
+}
+
+static void on_ingest(struct gateway *gateway, struct request *request)
+{
+    if (request_wants_events(request->exchange) &&
+        sl_span_is(sl_http_method(request->exchange), "GET")) {
+        watch_start(gateway, request);
+    } else {
+        ingests_get(gateway, request);
+    }
 }
 
 static void on_openapi(struct gateway *gateway, struct request *request)
