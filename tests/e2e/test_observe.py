@@ -277,7 +277,7 @@ class Observe(unittest.TestCase):
         ranked = sorted(totals)
         self.assertEqual(report["times_ms"]["total"], {
             "count": 57, "p50": ranked[28], "p95": ranked[54], "p99": ranked[56]})
-        self.assertEqual(report["times_ms"]["generate, waiting"]["p50"], 3)
+        self.assertEqual(report["times_ms"]["generate_waiting"]["p50"], 3)
         self.assertEqual(report["prompt_tokens"], 590)
         self.assertEqual(report["quality"]["answers"], 57)
 

@@ -38,7 +38,7 @@ static const char *const part_names[] = {"vector", "keyword", "rerank"};
 const char *report_time_name(enum report_time time)
 {
     static const char *const names[] = {
-#define X(name, text) text,
+#define X(name, text, key) text,
         REPORT_TIMES(X)
 #undef X
     };
@@ -230,11 +230,16 @@ static void put_errors(struct sl_json_writer *w, const struct report *report)
 
 static void put_times(struct sl_json_writer *w, const struct report *report)
 {
+    static const char *const keys[] = {
+#define X(name, text, key) key,
+        REPORT_TIMES(X)
+#undef X
+    };
     sl_json_key(w, "times_ms");
     sl_json_begin_object(w);
     for (size_t i = 0; i < REPORT_TIME_COUNT; i++) {
         const struct report_times *times = &report->times[i];
-        sl_json_key(w, report_time_name((enum report_time)i));
+        sl_json_key(w, keys[i]);
         sl_json_begin_object(w);
         put_count(w, "count", times->count);
         put_count(w, "p50", (uint64_t)times->p50);

@@ -9,18 +9,21 @@
 
 enum { REPORT_ERRORS = 16, REPORT_OUTCOMES = SL_EXPIRED + 1 };
 
-/* X(enum, name): times in milliseconds, in the order in which they are shown. The first four are of
- * queries that are done; those of a stage are of all queries that reached it. */
+/* X(enum, name, JSON key): times in milliseconds, in the order in which they are shown. The first
+ * four are of queries that are done; those of a stage are of all queries that reached it. */
 /* clang-format off */
 #define REPORT_TIMES(X)                                                                            \
-    X(TOTAL, "total") X(TTFT, "first token") X(RETRIEVAL, "retrieval") X(GENERATION, "generation") \
-    X(EMBED_WAIT, "embed, waiting") X(EMBED_WORK, "embed")                                         \
-    X(RETRIEVE_WAIT, "retrieve, waiting") X(RETRIEVE_WORK, "retrieve")                             \
-    X(RERANK_WAIT, "rerank, waiting") X(RERANK_WORK, "rerank")                                     \
-    X(GENERATE_WAIT, "generate, waiting") X(GENERATE_WORK, "generate")
+    X(TOTAL, "total", "total") X(TTFT, "first token", "ttft")                                      \
+    X(RETRIEVAL, "retrieval", "retrieval") X(GENERATION, "generation", "generation")               \
+    X(EMBED_WAIT, "embed, waiting", "embed_waiting") X(EMBED_WORK, "embed", "embed")               \
+    X(RETRIEVE_WAIT, "retrieve, waiting", "retrieve_waiting")                                      \
+    X(RETRIEVE_WORK, "retrieve", "retrieve")                                                       \
+    X(RERANK_WAIT, "rerank, waiting", "rerank_waiting") X(RERANK_WORK, "rerank", "rerank")         \
+    X(GENERATE_WAIT, "generate, waiting", "generate_waiting")                                      \
+    X(GENERATE_WORK, "generate", "generate")
 /* clang-format on */
 enum report_time {
-#define X(name, text) REPORT_##name,
+#define X(name, text, key) REPORT_##name,
     REPORT_TIMES(X)
 #undef X
         REPORT_TIME_COUNT

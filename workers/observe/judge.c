@@ -32,12 +32,22 @@ enum {
     TOKENS_MAX = 300,
 };
 
+enum missing {
+    MISSING_UPSTREAM,
+    MISSING_EXPIRED,
+    MISSING_MALFORMED,
+    MISSING_BUSY,
+    MISSING_MEMORY,
+    MISSING_COUNT
+};
+
 struct judge {
     struct sl_worker *worker;
     const struct sl_upstream_config *config;
     struct sl_upstream *upstream;
     size_t waiting;
     struct sl_histogram *groundedness, *relevance;
+    struct sl_counter *failures[MISSING_COUNT];
 };
 
 /* --- the request --- */
@@ -222,16 +232,14 @@ int judge_read(struct sl_span body, struct quality *quality)
 
 /* --- calls --- */
 
-static void miss(struct judge *judge, struct quality *quality, const char *why)
+static const char *const reasons[MISSING_COUNT] = {"upstream", "expired", "malformed", "busy",
+                                                   "memory"};
+
+static void miss(struct judge *judge, struct quality *quality, enum missing why)
 {
-    char labels[64];
     quality->judged = QUALITY_MISSING;
-    quality->missing = why;
-    snprintf(labels, sizeof(labels), "reason=\"%s\"", why);
-    sl_counter_add(sl_metrics_counter(sl_worker_metrics(judge->worker),
-                                      "sluice_quality_failures_total",
-                                      "Answers that were sampled and have no judgement.", labels),
-                   1);
+    quality->missing = reasons[why];
+    sl_counter_add(judge->failures[why], 1);
 }
 
 static void on_end(void *ctx, int err, int status, struct sl_span body, const char *detail,
@@ -245,11 +253,11 @@ static void on_end(void *ctx, int err, int status, struct sl_span body, const ch
     call->call = NULL;
     judge->waiting--;
     if (err == -SL_EEXPIRED) {
-        miss(judge, call->quality, "expired");
+        miss(judge, call->quality, MISSING_EXPIRED);
     } else if (err != 0) {
-        miss(judge, call->quality, "upstream");
+        miss(judge, call->quality, MISSING_UPSTREAM);
     } else if (judge_read(body, call->quality) != 0) {
-        miss(judge, call->quality, "malformed");
+        miss(judge, call->quality, MISSING_MALFORMED);
     } else {
         sl_histogram_observe(judge->groundedness, call->quality->groundedness);
         sl_histogram_observe(judge->relevance, call->quality->relevance);
@@ -264,7 +272,7 @@ bool judge_start(struct judge *judge, struct judge_call *call, const struct sl_e
     struct sl_buf body;
     *call = (struct judge_call){.judge = judge, .quality = quality, .on_judged = on_judged};
     if (judge->waiting >= WAITING_MAX) {
-        miss(judge, quality, "busy");
+        miss(judge, quality, MISSING_BUSY);
         return false;
     }
     sl_buf_init(&body, BODY_MAX);
@@ -283,7 +291,7 @@ bool judge_start(struct judge *judge, struct judge_call *call, const struct sl_e
     rv = rv != 0 ? rv : sl_upstream_start(judge->upstream, &request, &call->call);
     sl_buf_fini(&body);
     if (rv != 0) {
-        miss(judge, quality, "memory");
+        miss(judge, quality, MISSING_MEMORY);
         return false;
     }
     judge->waiting++;
@@ -327,6 +335,13 @@ int judge_create(struct sl_worker *worker, const struct sl_upstream_config *conf
                              "How far answers are supported by their sources, 0 to 1.", NULL);
     judge->relevance = sl_metrics_histogram(metrics, "sluice_quality_relevance",
                                             "How far answers meet the question, 0 to 1.", NULL);
+    for (size_t i = 0; i < MISSING_COUNT; i++) { /* From 0, or an alert would miss the first. */
+        char labels[64];
+        snprintf(labels, sizeof(labels), "reason=\"%s\"", reasons[i]);
+        judge->failures[i] =
+            sl_metrics_counter(metrics, "sluice_quality_failures_total",
+                               "Answers that were sampled and have no judgement.", labels);
+    }
     *ret = judge;
     return 0;
 }
