@@ -41,7 +41,7 @@ static const char *guess(struct sl_span bytes, size_t at)
         high += c >= 0x80;
     }
     if (len >= 2 && (zeros[0] > len / 4 || zeros[1] > len / 4) &&
-        (zeros[0] < len / 16 || zeros[1] < len / 16)) {
+        (zeros[0] <= len / 16 || zeros[1] <= len / 16)) {
         return "it looks like UTF-16";
     }
     if (controls + zeros[0] + zeros[1] > 0) {
