@@ -1,6 +1,8 @@
-"""Rows 3 and 32: ingestion that is killed half-way, and a store whose disk is full."""
+"""Rows 3 and 32: ingestion that is killed half-way, new versions of documents that meet such deaths
+or each other, and a store whose disk is full."""
 
 import os
+import random
 import tempfile
 import time
 
@@ -56,6 +58,80 @@ def ingest_worker_killed():
 @row("3-embed", "embed killed (-9) after half of the chunks were stored")
 def embed_worker_killed():
     return ingest_killed("embed")
+
+
+def versions_trial(papers):
+    return Trial({"embed": 2}, SLOW, gateway=False, ingest=2, stages=("embed",),
+                 SLUICE_INGEST_BATCH=8, SLUICE_MAX_INFLIGHT_BULK=4, **papers.environment)
+
+
+def first_versions(t, papers):
+    told = documents.summary(papers.begin(t.cluster), INGEST_SECONDS)
+    for problem in papers.problems(told):
+        t.violation("I1", f"before the fault: {problem}")
+
+
+def nothing_changes(t):
+    """Nothing waits for its deletion, so questions look nothing up any more."""
+    key = t.cluster.environment()["SLUICE_TOPIC_PREFIX"] + ":ingest:changing"
+    wait_until(lambda: t.cluster.redis("SCARD", key).strip() == "0", 30, f"an empty {key}")
+
+
+@row("3-replace", "ingest or embed killed (-9) six times while documents are replaced and shrunk")
+def replaced_under_deaths():
+    chance = random.Random(3)
+    with Documents([300] * 8) as papers, versions_trial(papers) as t:
+        first_versions(t, papers)
+        papers.rewrite({"d0.md": (0, 40), "d1.md": (101, 30), "d2.md": (102, 300),
+                        "d3.md": (3, 400), "d4.md": (104, 10), "d5.md": (105, 500)})
+        process = papers.begin(t.cluster)
+        t.fault()
+        for n in range(6):
+            time.sleep(chance.uniform(0.5, 3))  # At any point.
+            stage = ("ingest", "embed")[n % 2]
+            t.cluster.kill(chance.choice(t.cluster.of(stage)))
+            t.cluster.start(stage)
+        told = documents.summary(process, 2 * INGEST_SECONDS)
+        whole_ns = time.monotonic_ns()
+        nothing_changes(t)
+        t.finish(Rules())
+        t.findings.recovery_s = (whole_ns - t.fault_ns) / 1e9
+        changed = [f"d{n}.md" for n in range(6)]
+        for problem in papers.problems(told, changed):
+            t.violation("I1", problem)
+        t.findings.requests = len(papers.texts)
+    return t.findings
+
+
+@row("3-versions", "two new versions of each document at once, one of them the first again, ingest "
+                   "killed (-9) meanwhile")
+def versions_at_once():
+    with Documents([300] * 8) as papers, versions_trial(papers) as t:
+        first_versions(t, papers)
+        first = dict(papers.texts)
+        papers.rewrite({name: (100 + n, 400) for n, name in enumerate(sorted(papers.texts))})
+        stored = papers.stored()
+        second = papers.begin(t.cluster)
+        wait_until(lambda: papers.stored() > stored + 40, 60, "chunks of the second versions")
+        papers.rewrite({f"d{n}.md": (n, 300) for n in range(4)})
+        papers.rewrite({f"d{n}.md": (200 + n, 20) for n in range(4, 8)})
+        assert all(papers.texts[f"d{n}.md"] == first[f"d{n}.md"] for n in range(4))
+        third = papers.begin(t.cluster)
+        time.sleep(2)
+        t.fault()
+        t.cluster.kill(t.cluster.of("ingest")[0])
+        t.cluster.start("ingest")
+        told = [documents.summary(process, 2 * INGEST_SECONDS) for process in (second, third)]
+        whole_ns = time.monotonic_ns()
+        nothing_changes(t)
+        t.finish(Rules())
+        t.findings.recovery_s = (whole_ns - t.fault_ns) / 1e9
+        if told[0] is None or (told[0]["processed"], told[0]["failed"]) != (8, 0):
+            t.violation("I1", f"the second versions: sluice ingest said {told[0]}")
+        for problem in papers.problems(told[1]):
+            t.violation("I1", problem)
+        t.findings.requests = len(papers.texts)
+    return t.findings
 
 
 @row("32", "the store's disk full for 10 s, ingest killed (-9) in between")
