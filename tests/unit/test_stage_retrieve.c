@@ -234,6 +234,27 @@ TEST(hits_younger_than_the_last_word_are_looked_up)
     teardown_visible();
 }
 
+/* What ended while the searches ran may be among the hits. */
+TEST(what_changed_when_the_searches_began_is_looked_up)
+{
+    static const char *const found[] = {"old@4000", "new@4001"};
+    setup_visible(true);
+    fake_start(job);
+    changes = false;
+    await_question(); /* A second later. */
+    fake_redis_answer(0);
+    fake_search_end(fake_search(worker, 0), 0, found, 2);
+    fake_search_end(fake_search(worker, 1), 0, NULL, 0);
+    CHECK_INT(job->settled, FAKE_OPEN);
+    visible = "01";
+    await_question();
+    CHECK_STR(looked, "default default old 4000 new 4001 ");
+    fake_redis_answer(0);
+    CHECK_INT(job->settled, FAKE_FORWARDED);
+    CHECK_INT(job->query.hits_len, 1);
+    teardown_visible();
+}
+
 TEST(a_cancel_ends_a_look_up)
 {
     static const char *const young[] = {"x@5001"};
@@ -283,6 +304,8 @@ int main(int argc, char **argv)
         {"what_is_left_is_cut_to_what_was_wanted", what_is_left_is_cut_to_what_was_wanted},
         {"hits_younger_than_the_last_word_are_looked_up",
          hits_younger_than_the_last_word_are_looked_up},
+        {"what_changed_when_the_searches_began_is_looked_up",
+         what_changed_when_the_searches_began_is_looked_up},
         {"a_cancel_ends_a_look_up", a_cancel_ends_a_look_up},
         {"without_redis_the_question_fails_when_its_time_is_over",
          without_redis_the_question_fails_when_its_time_is_over},

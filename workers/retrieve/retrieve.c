@@ -47,6 +47,7 @@ struct leg {
 struct state {
     struct leg legs[LEGS];
     struct sl_job *job;
+    struct retrieve_word word; /* When the searches began. */
     struct retrieve_look look;
     int64_t end_ms; /* Of the searches and the look-up. */
 };
@@ -139,7 +140,7 @@ static void check_visible(struct sl_job *job)
     bool all = true;
     for (size_t i = 0; i < LEGS; i++) {
         const struct leg *leg = &state->legs[i];
-        all = all && retrieve_visible_all(&stage->visible, leg->hits, leg->len);
+        all = all && retrieve_visible_all(&state->word, leg->hits, leg->len);
         state->look.lists[i].hits = leg->hits;
         state->look.lists[i].len = leg->len;
     }
@@ -209,9 +210,10 @@ static void start(struct sl_job *job)
     struct stage *stage = sl_worker_stage(sl_job_worker(job));
     struct state *state = sl_job_state(job);
     const struct sl_query *query = sl_job_query(job);
-    size_t top_k = top_k_of(query) * (retrieve_visible_changing(&stage->visible) ? 2 : 1);
     int errs[LEGS];
     state->job = job;
+    state->word = stage->visible.word;
+    size_t top_k = top_k_of(query) * (state->word.changing ? 2 : 1); /* Some may be left out. */
     state->end_ms = budget_end(job);
     for (size_t i = 0; i < LEGS; i++) {
         struct leg *leg = &state->legs[i];

@@ -4,9 +4,9 @@
  * Once a second Redis is asked whether any document changes. While none does, a store holds exactly
  * what can be found; so hits whose versions all began before that moment (a version is its
  * beginning in microseconds, on Redis's clock) are visible, and a question costs no round trip.
- * Where one hit is younger, or something changes, all hits of the question are looked up by one
- * script. What is replaced or removed may so be shown for about a second longer; two versions of a
- * document are never shown together.
+ * Where one hit is younger, or something changed when its searches began, all hits of the question
+ * are looked up by one script. What is replaced or removed may so be shown for about a second
+ * longer; two versions of a document are never shown together.
  *
  * Hits of version 0 come from a store that others fill: they are always visible.
  *
@@ -48,7 +48,7 @@ static void on_timer(struct sl_timer *timer)
 
 static void ask_later(struct retrieve_visible *visible)
 {
-    uint64_t ms = visible->checked_us > 0 ? EVERY_MS : FIRST_MS;
+    uint64_t ms = visible->word.checked_us > 0 ? EVERY_MS : FIRST_MS;
     sl_timer_start(visible->loop, &visible->timer, ms, on_timer);
 }
 
@@ -62,8 +62,8 @@ static void on_told(void *ctx, int err, const struct redisReply *reply)
     }
     visible->asking = NULL;
     if (err == 0 && sl_reply_len(reply) == 2) {
-        visible->changing = sl_reply_int(sl_reply_at(reply, 0)) != 0;
-        visible->checked_us = sl_reply_int(sl_reply_at(reply, 1));
+        visible->word.changing = sl_reply_int(sl_reply_at(reply, 0)) != 0;
+        visible->word.checked_us = sl_reply_int(sl_reply_at(reply, 1));
     }
     ask_later(visible);
 }
@@ -103,16 +103,10 @@ void retrieve_visible_stop(struct retrieve_visible *visible)
     }
 }
 
-bool retrieve_visible_changing(const struct retrieve_visible *visible)
-{
-    return visible->changing;
-}
-
-bool retrieve_visible_all(const struct retrieve_visible *visible, const struct sl_hit *hits,
-                          size_t len)
+bool retrieve_visible_all(const struct retrieve_word *word, const struct sl_hit *hits, size_t len)
 {
     for (size_t i = 0; i < len; i++) {
-        if (hits[i].version != 0 && (visible->changing || hits[i].version > visible->checked_us)) {
+        if (hits[i].version != 0 && (word->changing || hits[i].version > word->checked_us)) {
             return false;
         }
     }

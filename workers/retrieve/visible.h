@@ -11,24 +11,26 @@
 
 struct visible_call;
 
+struct retrieve_word {  /* What Redis told last. */
+    bool changing;      /* Some document was. */
+    int64_t checked_us; /* When that was, Redis's clock; 0: it never told. */
+};
+
 struct retrieve_visible { /* A member of its owner. */
     struct sl_loop *loop;
     struct sl_coord *coord;
     struct sl_timer timer;
     struct visible_call *asking;
-    bool changing;      /* When Redis was asked last, some document was. */
-    int64_t checked_us; /* When that was, Redis's clock; 0: never yet. */
+    struct retrieve_word word;
 };
 
 /* Asks Redis once a second from now on. */
 void retrieve_visible_start(struct retrieve_visible *visible, struct sl_loop *loop,
                             struct sl_coord *coord);
 void retrieve_visible_stop(struct retrieve_visible *visible);
-/* Some hits may have to be left out: searches ask for more than is wanted. */
-bool retrieve_visible_changing(const struct retrieve_visible *visible);
-/* These are all visible, as far as Redis has told already. */
-bool retrieve_visible_all(const struct retrieve_visible *visible, const struct sl_hit *hits,
-                          size_t len);
+/* These are all visible, by the word that was known before they were searched for: what ended
+ * since may be among them. */
+bool retrieve_visible_all(const struct retrieve_word *word, const struct sl_hit *hits, size_t len);
 
 /* One look-up: of all hits of a question. A member of its owner; zeroed is idle. */
 struct retrieve_look {
