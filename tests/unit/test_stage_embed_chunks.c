@@ -264,6 +264,21 @@ TEST(a_batch_that_finds_no_room_is_sent_when_there_is_some)
     teardown();
 }
 
+/* Else its run would wait for ever. */
+TEST(vectors_that_are_too_large_to_be_sent_fail_their_document)
+{
+    setup();
+    server.dim = 512;
+    struct sl_job *job = document("a", texts_abc, 3);
+    job->send_max = 2048;
+    fake_start(job);
+    pass_window();
+    serve();
+    check_failed(job, "the vectors are larger than their topic takes");
+    fake_job_destroy(job);
+    teardown();
+}
+
 TEST(batches_of_no_text_or_too_many_are_refused)
 {
     static struct sl_span many[TEXTS_MAX + 1];
@@ -591,6 +606,7 @@ int main(int argc, char **argv)
         CASE(what_waits_when_all_permits_are_in_use_fills_the_next_calls),
         CASE(a_document_leaves_its_calls_and_the_last_closes_them),
         CASE(a_batch_that_finds_no_room_is_sent_when_there_is_some),
+        CASE(vectors_that_are_too_large_to_be_sent_fail_their_document),
         CASE(batches_of_no_text_or_too_many_are_refused),
         CASE(a_chunk_that_is_too_long_is_cut_and_its_parts_have_places_of_their_own),
         CASE(a_text_that_is_refused_however_short_fails_its_document_alone),

@@ -84,6 +84,8 @@ static void send_batch(struct sl_job *job)
     sl_buf_fini(&out);
     if (rv == -SL_EAGAIN) {
         sl_job_on_room(job, send_batch);
+    } else if (rv != 0 && state->failure[0] == '\0') { /* Ingestion is told, without vectors. */
+        embed_batch_lost(job, "the vectors are larger than their topic takes");
     } else if (rv != 0) {
         sl_job_fail(job, SL_QERR_INTERNAL, "the vectors are larger than their topic takes");
     } else {
@@ -303,7 +305,7 @@ void embed_batch_start(struct embed_stage *stage, struct sl_job *job)
     }
     state->pieces = sl_arena_alloc(sl_job_arena(job), batch->len * sizeof(*state->pieces));
     if (state->pieces == NULL) {
-        sl_job_fail(job, SL_QERR_INTERNAL, sl_error_text(-SL_ENOMEM));
+        embed_batch_lost(job, sl_error_text(-SL_ENOMEM));
         return;
     }
     for (size_t i = 0; i < batch->len; i++) {

@@ -327,8 +327,8 @@ static void flush(void)
 int sl_job_send(struct sl_job *job, const char *topic, struct sl_span key, struct sl_span value)
 {
     (void)key;
-    if (job->emit_err != 0) {
-        return job->emit_err;
+    if (job->emit_err != 0 || (job->send_max > 0 && value.len > job->send_max)) {
+        return job->emit_err != 0 ? job->emit_err : -SL_ETOOBIG;
     }
     snprintf(job->topic, sizeof(job->topic), "%s", topic);
     sl_buf_clear(&job->sent);

@@ -38,7 +38,8 @@ struct sl_job {
     char topic[64]; /* Forwarded or sent to. */
     struct fake_event events[FAKE_EVENTS_MAX];
     size_t event_count;
-    int emit_err; /* Answered to emits and sends while not 0. */
+    int emit_err;    /* Answered to emits and sends while not 0. */
+    size_t send_max; /* Bytes of what is sent; 0: any. */
     void (*on_room)(struct sl_job *job);
     void (*on_streaming)(struct sl_job *job); /* The test calls it when the claim is to say so. */
     struct sl_result result;                  /* Finished. */
