@@ -23,7 +23,9 @@ struct sl_document *sl_job_document(struct sl_job *job);
 struct sl_batch *sl_job_batch(struct sl_job *job);
 const struct sl_ended *sl_job_result(struct sl_job *job);
 int64_t sl_job_timestamp_ms(const struct sl_job *job); /* Of its record: when it was appended. */
-const char *sl_job_input(const struct sl_job *job);    /* The topic, without prefix. */
+int32_t sl_job_partition(const struct sl_job *job);    /* Likewise: where it stands. */
+int64_t sl_job_offset(const struct sl_job *job);
+const char *sl_job_input(const struct sl_job *job); /* The topic, without prefix. */
 
 struct sl_worker *sl_job_worker(struct sl_job *job);
 void *sl_job_state(struct sl_job *job); /* The stage's state_size bytes. */

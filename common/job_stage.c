@@ -32,6 +32,16 @@ int64_t sl_job_timestamp_ms(const struct sl_job *job)
     return job->record.timestamp_ms;
 }
 
+int32_t sl_job_partition(const struct sl_job *job)
+{
+    return job->record.partition;
+}
+
+int64_t sl_job_offset(const struct sl_job *job)
+{
+    return job->record.offset;
+}
+
 const char *sl_job_input(const struct sl_job *job)
 {
     return job->input->topic;

@@ -5,21 +5,22 @@
 -- ARGV     how long an account is kept in ms, tenant, collection, doc_id, ingest_id (empty: no run),
 --          and the operation, one of
 --          'open', message id, hash (of the content and of all that its chunks depend on; empty: it is
---            only to fail), batch size, bytes             a document's message is taken up
---          'remove', message id                           likewise, that the document is to go
+--            only to fail), batch size, bytes, source     a document's message is taken up
+--          'remove', message id, source                   likewise, that the document is to go
 --          'cut', version, total                          it was cut into so many chunks
 --          'look', version, place                         what is known of it, before a batch is written
 --          'batch', version, place, chunks, total         these chunks are in the store
 --          'done', version, place, total                  all are, and others are deleted; or, with total
 --                                                         0, the store holds nothing of it any more
 --          'failed', version, place, reason               it will not be stored
---          A place is the index of a batch's first chunk, or -1 for the document's own message.
+--          A place is the index of a batch's first chunk, or -1 for the document's own message. A source
+--          is `PARTITION OFFSET TIME` of the message, or empty.
 -- Answer   state, version, accepted, reason. state is
 --          open      its chunks are wanted
 --          complete  it was accepted, and is not counted yet: lower versions are to be deleted
 --          old       a higher one was accepted before it: what is stored of it is to be deleted
 --          done, failed   it has ended; reason: of a failure that this place noted and no run counts
---          skipped   nothing has changed since the accepted one
+--          skipped   nothing has changed since the accepted one, or the message comes late
 --          lost      Redis knows nothing of it
 --          accepted is the version that can be found, 0 when none is known. Numbers are text: they may
 --          pass 2^53.
@@ -155,6 +156,14 @@ local function settle(version, place)
   end
 end
 
+-- A batch came again when its version was done and is the one that can be found: nobody else says that
+-- it is not on its way any more.
+local function settle_late(told, place)
+  if told[1] == 'done' and told[3] == told[2] then
+    settle(told[2], place)
+  end
+end
+
 -- --- documents ---
 
 local function begin_version(message)
@@ -175,10 +184,34 @@ local function begin_version(message)
   return version
 end
 
-local function take_up(message)
+local function take_up(message, source)
   count('taken', 1)
   touch()
+  redis.call('HSET', doc, 'last', source)
   return begin_version(message)
+end
+
+-- Whether a message that stands behind this one was taken up before it: a worker may die between taking
+-- a message and asking for its version, and the next worker has others by then. In a topic that was
+-- made anew offsets are lower, but times are not.
+local function is_late(source)
+  local form = '^(%d+) (%d+) (%d+)$'
+  local partition, offset, time = string.match(source, form)
+  local last, last_offset, last_time = string.match(redis.call('HGET', doc, 'last') or '', form)
+  return partition and partition == last and tonumber(offset) < tonumber(last_offset) and
+         tonumber(time) <= tonumber(last_time)
+end
+
+local function passed_over()
+  return {'skipped', redis.call('HGET', doc, 'version') or '1', accepted(), ''}
+end
+
+local function pass_over(message, field)
+  count('taken', 1)
+  count(field, 1)
+  touch()
+  redis.call('SET', message, 'skipped', 'PX', ttl)
+  return passed_over()
 end
 
 -- The accepted one has the same hash, its lower ones are deleted, and none is on its way behind it.
@@ -195,22 +228,22 @@ end
 
 local ops = {}
 
-function ops.open(id, hash, size, bytes)
+function ops.open(id, hash, size, bytes, source)
   local message = prefix .. ':ingest:message:' .. id
   local version = redis.call('GET', message)
   if version == 'skipped' then
-    return {'skipped', accepted(), accepted(), ''}
+    return passed_over()
+  end
+  if not version and is_late(source) then
+    return pass_over(message, 'processed')
   end
   if not version and is_unchanged(hash) then
-    count('taken', 1)
-    count('skipped', 1)
-    touch()
-    redis.call('SET', message, 'skipped', 'PX', ttl)
-    return {'skipped', accepted(), accepted(), ''}
+    redis.call('HSET', doc, 'last', source)
+    return pass_over(message, 'skipped')
   end
   local known = version and redis.call('HMGET', version_key(version), 'known', 'state', 'hash', 'size') or {}
   if not version then
-    version = take_up(message)
+    version = take_up(message, source)
   elseif not known[1] then
     version = begin_version(message) -- Redis has forgotten the first.
   elseif not known[2] and hash ~= '' and (known[3] ~= hash or known[4] ~= size) then
@@ -224,11 +257,17 @@ function ops.open(id, hash, size, bytes)
   return answer(version, '-1')
 end
 
-function ops.remove(id)
+function ops.remove(id, source)
   local message = prefix .. ':ingest:message:' .. id
   local version = redis.call('GET', message)
+  if version == 'skipped' then
+    return passed_over()
+  end
+  if not version and is_late(source) then
+    return pass_over(message, 'processed')
+  end
   if not version then
-    version = take_up(message)
+    version = take_up(message, source)
     redis.call('HDEL', doc, 'hash', 'chunks', 'bytes', 'stored_ms')
     redis.call('HSET', doc, 'accepted', version, 'removed', 1)
     redis.call('ZREM', docs, doc_id)
@@ -253,6 +292,7 @@ function ops.look(version, place)
     redis.call('HSET', doc, 'write ' .. version .. ' ' .. place, 1)
     keep(version_key(version))
   end
+  settle_late(told, place)
   return told
 end
 
@@ -270,6 +310,7 @@ function ops.batch(version, place, chunks, total)
     if told[3] == version then
       redis.call('HDEL', doc, 'write ' .. version .. ' ' .. place)
     end
+    settle_late(told, place)
     return told
   end
   redis.call('HDEL', doc, 'write ' .. version .. ' ' .. place)
@@ -306,6 +347,9 @@ function ops.failed(version, place, reason)
       redis.call('RPUSH', run .. ':failures', doc_id, reason)
       keep(run .. ':failures')
     end
+  end
+  if accepted() == version then -- What a batch wrote again is what was there.
+    redis.call('HDEL', doc, 'write ' .. version .. ' ' .. place)
   end
   return answer(version, place)
 end

@@ -64,6 +64,16 @@ static struct ingest_ask remove_document(const char *doc_id, const char *message
     return ask(question, INGEST_REMOVE);
 }
 
+static struct ingest_ask open_from(const char *doc_id, const char *message, const char *source)
+{
+    struct question question = about(doc_id, 0);
+    question.ask.message = question.ask.hash = sl_span_of(message);
+    question.ask.source = sl_span_of(source);
+    question.ask.size = 32;
+    question.ask.place = INGEST_DOCUMENT;
+    return ask(question, INGEST_OPEN);
+}
+
 static struct ingest_ask look(const char *doc_id, int64_t version, uint32_t first)
 {
     struct question question = about(doc_id, version);
@@ -350,6 +360,28 @@ TEST(an_old_version_learns_of_a_newer_one)
     cluster_stop(&cluster);
 }
 
+/* A document does not stay among those that change for the sake of a batch that came twice. */
+TEST(a_batch_that_comes_again_around_the_end_leaves_nothing_behind)
+{
+    start();
+    int64_t version = open_version("a", "m1");
+    look("a", version, 0);
+    CHECK_INT(note("a", version, 0, 1, 1).state, INGEST_STATE_COMPLETE);
+    CHECK_INT(look("a", version, 0).state, INGEST_STATE_COMPLETE); /* It is written again. */
+    CHECK_INT(end_cleaned("a", version, INGEST_DOCUMENT).state, INGEST_STATE_DONE);
+    CHECK_STR(changing(), "1");
+    CHECK_INT(note("a", version, 0, 1, 1).state, INGEST_STATE_DONE);
+    CHECK_STR(changing(), "0");
+    int64_t next = open_version("a", "m2");
+    note("a", next, 0, 1, 1);
+    look("a", next, 0); /* Whoever writes it dies. */
+    end_cleaned("a", next, INGEST_DOCUMENT);
+    CHECK_STR(changing(), "1");
+    CHECK_INT(look("a", next, 0).state, INGEST_STATE_DONE);
+    CHECK_STR(changing(), "0");
+    cluster_stop(&cluster);
+}
+
 TEST(an_unchanged_document_is_skipped)
 {
     start();
@@ -415,6 +447,35 @@ TEST(a_removed_document_is_gone_at_once_and_can_come_back)
     CHECK_STR(list_documents("", 10), "a:1 ");
     CHECK_STR(cluster_say(&cluster, "PTTL %s:ingest:doc:t%%3A1:c:a", account.prefix), "-1");
     CHECK_STR(read_run(0), "3 0 0 2 2 ");
+    cluster_stop(&cluster);
+}
+
+/* Whoever had taken up the first one died before it had a version. */
+TEST(a_message_that_comes_behind_later_ones_changes_nothing)
+{
+    start();
+    int64_t version = open_from("a", "m2", "3 11 1000").version;
+    struct ingest_ask late = open_from("a", "m1", "3 10 1000");
+    CHECK_INT(late.state, INGEST_STATE_SKIPPED);
+    CHECK_INT(open_from("a", "m1", "3 10 1000").state, INGEST_STATE_SKIPPED);
+    note("a", version, 0, 1, 1);
+    end_done("a", version, 1);
+    CHECK_STR(read_run(0), "2 0 0 1 1 ");
+    CHECK_INT(open_from("a", "m2", "3 12 2000").state, INGEST_STATE_DONE); /* That very one. */
+    struct question removal = about("a", 0);
+    removal.ask.message = SL_SPAN("m3");
+    removal.ask.source = SL_SPAN("3 9 900");
+    removal.ask.place = INGEST_DOCUMENT;
+    CHECK_INT(ask(removal, INGEST_REMOVE).state, INGEST_STATE_SKIPPED);
+    CHECK_INT(ask(removal, INGEST_REMOVE).state, INGEST_STATE_SKIPPED);
+    CHECK_STR(list_documents("", 10), "a:1 ");
+    removal.ask.message = SL_SPAN("m5");
+    removal.ask.source = SL_SPAN("3 14 4000");
+    CHECK_INT(ask(removal, INGEST_REMOVE).state, INGEST_STATE_COMPLETE);
+    CHECK_INT(open_from("a", "m4", "3 13 3000").state, INGEST_STATE_SKIPPED);
+    CHECK_STR(list_documents("", 10), "");
+    CHECK_INT(open_from("a", "m6", "3 0 5000").state, INGEST_STATE_OPEN); /* Of a new topic. */
+    CHECK_INT(open_from("a", "m7", "2 0 0").state, INGEST_STATE_OPEN);
     cluster_stop(&cluster);
 }
 
@@ -496,7 +557,8 @@ TEST(tenants_and_runs_are_apart_and_everything_ends)
     static const char keys_without_ttl[] =
         "EVAL \"local n=0 for _,k in ipairs(redis.call('KEYS','*:ingest:*')) do "
         "if redis.call('PTTL',k)<0 and not (string.find(k,':ingest:docs?:') or "
-        "string.find(k,':ingest:runs:') or string.find(k,':changing')) then n=n+1 end end return n\" 0";
+        "string.find(k,':ingest:runs:') or string.find(k,':changing')) then n=n+1 end end return "
+        "n\" 0";
     CHECK_STR(cluster_say(&cluster, "%s", keys_without_ttl), "0");
     cluster_stop(&cluster);
 }
@@ -602,10 +664,14 @@ static const struct test_case cases[] = {
     {"a_failure_is_counted_once_and_ends_the_version",
      a_failure_is_counted_once_and_ends_the_version},
     {"an_old_version_learns_of_a_newer_one", an_old_version_learns_of_a_newer_one},
+    {"a_batch_that_comes_again_around_the_end_leaves_nothing_behind",
+     a_batch_that_comes_again_around_the_end_leaves_nothing_behind},
     {"an_unchanged_document_is_skipped", an_unchanged_document_is_skipped},
     {"the_way_there_and_back_ends_at_the_first", the_way_there_and_back_ends_at_the_first},
     {"a_removed_document_is_gone_at_once_and_can_come_back",
      a_removed_document_is_gone_at_once_and_can_come_back},
+    {"a_message_that_comes_behind_later_ones_changes_nothing",
+     a_message_that_comes_behind_later_ones_changes_nothing},
     {"a_document_taken_up_again_with_other_settings_begins_anew",
      a_document_taken_up_again_with_other_settings_begins_anew},
     {"chunks_wait_from_the_cut_to_the_store", chunks_wait_from_the_cut_to_the_store},

@@ -66,8 +66,11 @@ static void write_rest(const struct ingest_ask *ask, struct args *args)
         add(args, ask->hash);
         add_number(args, ask->size);
         add_number(args, (int64_t)ask->bytes);
+        add(args, ask->source);
         break;
     case INGEST_REMOVE:
+        add(args, ask->source);
+        break;
     case INGEST_LOOK:
         break;
     }

@@ -47,6 +47,7 @@ struct ingest_ask {
     struct sl_span tenant, collection, doc_id;
     struct sl_span ingest_id; /* Empty: no run counts it. */
     struct sl_span message;   /* OPEN, REMOVE: what names it, the same for each delivery. */
+    struct sl_span source;    /* OPEN, REMOVE: "PARTITION OFFSET TIME" of the message. */
     struct sl_span hash;      /* OPEN: all that its chunks depend on; empty: it is only to fail. */
     uint32_t size;            /* OPEN: chunks of a batch. */
     uint64_t bytes;           /* OPEN: of the text. */

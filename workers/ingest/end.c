@@ -54,7 +54,10 @@ static void on_cleaned(struct ingest_write *write, int err, const char *detail)
     sl_log(SL_LOG_WARN, "a version that is not wanted cannot be deleted from the store",
            SL_SPANF("doc_id", state->ask.doc_id), SL_INT("version", state->ask.version),
            SL_STR("why", detail));
-    settle(state);
+    snprintf(state->reason, sizeof(state->reason),
+             "it was replaced, and cannot be deleted from the store: %s", detail);
+    state->ask.reason = sl_span_of(state->reason);
+    ingest_ask_about(state, INGEST_FAILED, on_settled); /* Unless it has ended: its run waits. */
 }
 
 static void clean(struct ingest_job *state)

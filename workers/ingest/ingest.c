@@ -12,6 +12,7 @@
 #include "common/log.h"
 #include "common/worker.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,6 +45,10 @@ void ingest_ask_about(struct ingest_job *state, enum ingest_question question,
         ask->doc_id = document->doc_id;
         ask->ingest_id = document->ingest_id;
         ask->place = INGEST_DOCUMENT;
+        snprintf(state->source, sizeof(state->source), "%" PRId32 " %" PRId64 " %" PRId64,
+                 sl_job_partition(state->job), sl_job_offset(state->job),
+                 sl_job_timestamp_ms(state->job));
+        ask->source = sl_span_of(state->source);
     } else {
         ask->tenant = batch->tenant;
         ask->collection = batch->collection;
@@ -82,7 +87,8 @@ static void start(struct sl_job *job)
 static void note_loss(struct ingest_ask *ask)
 {
     struct ingest_job *state = SL_ITEM(ask, struct ingest_job, ask);
-    if (ask->state == INGEST_STATE_OPEN || ask->state == INGEST_STATE_LOST) {
+    if (ask->state == INGEST_STATE_OPEN || ask->state == INGEST_STATE_LOST ||
+        ask->state == INGEST_STATE_COMPLETE) { /* Of the last, lower ones may be there still. */
         ingest_fail(state, "%s", state->why);
     } else {
         ingest_pass_over(state);

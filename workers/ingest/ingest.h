@@ -40,6 +40,7 @@ struct ingest_job {
     struct sl_job *job;
     struct ingest *ingest;
     struct ingest_ask ask;
+    char source[64]; /* Of a document. */
     struct ingest_write write;
     bool worn_out;                          /* The runtime has told the dead letters already. */
     const char *why;                        /* Of one that is worn out; static. */
