@@ -30,9 +30,9 @@ size_t sl_utf8_sequence(struct sl_span text)
     return text.len > 0 ? sequence_length((const unsigned char *)text.data, text.len) : 0;
 }
 
-size_t sl_chunk_ascii(const char *bytes, size_t len)
+/* Inline, since most texts that are checked are short: a call would cost more than they do. */
+static inline __attribute__((always_inline)) size_t ascii_run(const unsigned char *data, size_t len)
 {
-    const unsigned char *data = (const unsigned char *)bytes;
     const uint64_t tops = 0x8080808080808080u;
     uint64_t words[4];
     size_t at = 0;
@@ -55,12 +55,17 @@ size_t sl_chunk_ascii(const char *bytes, size_t len)
     return at;
 }
 
+size_t sl_chunk_ascii(const char *bytes, size_t len)
+{
+    return ascii_run((const unsigned char *)bytes, len);
+}
+
 size_t sl_utf8_valid(struct sl_span text)
 {
     const unsigned char *data = (const unsigned char *)text.data;
     size_t at = 0;
     while (at < text.len) {
-        at += sl_chunk_ascii(text.data + at, text.len - at);
+        at += ascii_run(data + at, text.len - at);
         while (at < text.len && data[at] >= 0x80) {
             size_t len = sequence_length(data + at, text.len - at);
             if (len == 0) {
