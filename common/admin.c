@@ -26,6 +26,7 @@ enum { PAGE_MAX = 16 * 1024 * 1024, WHY_SIZE = 160 };
 struct sl_condition {
     struct sl_list node;
     const char *name;
+    struct sl_gauge *gauge;
     bool met;
     char why[WHY_SIZE];
 };
@@ -120,6 +121,11 @@ static void answer_metrics(struct sl_admin *admin, struct sl_http_exchange *exch
     if (admin->on_scrape != NULL) {
         admin->on_scrape(admin->scrape_ctx);
     }
+    SL_LIST_EACH(node, &admin->conditions)
+    {
+        const struct sl_condition *condition = SL_ITEM(node, struct sl_condition, node);
+        sl_gauge_set(condition->gauge, condition->met ? 1 : 0);
+    }
     sl_metrics_write(admin->metrics, &admin->page);
     write_process_metrics(admin, &admin->page);
     if (sl_buf_error(&admin->page) != 0) {
@@ -185,7 +191,11 @@ struct sl_condition *sl_admin_condition(struct sl_admin *admin, const char *name
 {
     struct sl_condition *condition = calloc(1, sizeof(*condition));
     if (condition != NULL) {
+        char labels[64];
+        snprintf(labels, sizeof(labels), "condition=\"%s\"", name);
         condition->name = name;
+        condition->gauge = sl_metrics_gauge(admin->metrics, "sluice_condition_met",
+                                            "1 while this condition of readiness is met.", labels);
         sl_list_push(&admin->conditions, &condition->node);
         sl_condition_set(condition, false, "starting");
     }

@@ -19,8 +19,8 @@ int sl_admin_create(struct sl_loop *loop, const char *address, struct sl_metrics
 void sl_admin_destroy(struct sl_admin *admin); /* Frees its conditions; takes NULL. */
 int sl_admin_port(const struct sl_admin *admin);
 
-/* A new condition of being ready, not met and "starting" at first. name is static. NULL: out of
- * memory. */
+/* A new condition of being ready, not met and "starting" at first; /metrics has it as
+ * sluice_condition_met. name is static. NULL: out of memory. */
 struct sl_condition *sl_admin_condition(struct sl_admin *admin, const char *name) SL_CHECKED;
 /* why: what is missing, one line, copied (up to 159 bytes); not shown when met, and may be NULL
  * then. */

@@ -321,6 +321,7 @@ static void observe_answer(struct sl_job *job)
         work_ms += query->stages[i].work_ms;
     }
     sl_histogram_observe(job->worker->ttft, (double)job->result.ttft_ms / 1000);
+    sl_histogram_observe(job->worker->total, total_ms > 0 ? (double)total_ms / 1000 : 0);
     sl_histogram_observe(job->worker->overhead,
                          total_ms > work_ms ? (double)(total_ms - work_ms) / 1000 : 0);
 }

@@ -130,6 +130,7 @@ static void on_scrape(void *ctx)
 {
     struct sl_worker *worker = ctx;
     sl_gauge_set(worker->in_flight, (double)jobs_in_flight(worker));
+    sl_gauge_set(worker->waiting, (double)worker->counts[JOB_ADMITTING]);
     sl_gauge_set(worker->parked,
                  (double)(worker->counts[JOB_PARKED] + worker->counts[JOB_UNPARKED]));
     sl_gauge_set(worker->parked_size,
@@ -169,6 +170,8 @@ static void create_job_metrics(struct sl_worker *worker, const char *stage)
     }
     worker->in_flight = sl_metrics_gauge(metrics, "sluice_jobs_in_flight",
                                          "Jobs that hold or wait for a claim here.", stage);
+    worker->waiting = sl_metrics_gauge(metrics, "sluice_jobs_waiting",
+                                       "Jobs that wait for a claim or a permit.", stage);
     worker->parked =
         sl_metrics_gauge(metrics, "sluice_jobs_parked", "Jobs that another worker runs.", stage);
     worker->parked_size = sl_metrics_gauge(metrics, "sluice_parked_bytes",
@@ -182,6 +185,8 @@ static void create_job_metrics(struct sl_worker *worker, const char *stage)
     if (worker->stage->index == SL_STAGE_COUNT - 1) {
         worker->ttft = sl_metrics_histogram(metrics, "sluice_ttft_seconds",
                                             "From acceptance to the first token.", NULL);
+        worker->total = sl_metrics_histogram(metrics, "sluice_query_seconds",
+                                             "Time of a query in all, of those done.", NULL);
         worker->overhead = sl_metrics_histogram(
             metrics, "sluice_overhead_seconds",
             "Time of a query in all, less the time that its stages were at work.", NULL);

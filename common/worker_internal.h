@@ -76,9 +76,9 @@ struct sl_worker {
 
     struct sl_counter *outcomes[OUTCOME_COUNT], *parked_full, *suspected;
     bool parked_is_full[CLASS_COUNT];
-    struct sl_gauge *in_flight, *parked, *parked_size;
+    struct sl_gauge *in_flight, *waiting, *parked, *parked_size;
     struct sl_histogram *parts[PART_COUNT];
-    struct sl_histogram *ttft, *overhead; /* Of the stage that generates; NULL elsewhere. */
+    struct sl_histogram *ttft, *total, *overhead; /* Of the stage that generates; else NULL. */
 };
 
 /* worker.c */

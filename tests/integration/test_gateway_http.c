@@ -248,7 +248,9 @@ TEST(requests_and_queries_are_counted)
     CHECK(peer_has(&admin, "sluice_http_requests_total{path=\"/v1/query\",status=\"200\"} 1\n"));
     CHECK(peer_has(&admin, "sluice_http_requests_total{path=\"other\",status=\"404\"} 1\n"));
     CHECK(peer_has(&admin, "sluice_ttft_seconds_count 1\n"));
+    CHECK(peer_has(&admin, "sluice_query_seconds_count 1\n"));
     CHECK(peer_has(&admin, "sluice_overhead_seconds_count 1\n"));
+    CHECK(peer_has(&admin, "sluice_condition_met{condition=\"kafka\"} 1\n"));
     CHECK(peer_has(&admin, "sluice_reply_lag_seconds_count 2\n"));
     peer_close(&admin);
     finish();

@@ -95,6 +95,9 @@ TEST(ready_when_every_condition_is_met)
     sl_condition_set(redis, false, "connection refused");
     CHECK_STR(strstr(ask("GET", "/readyz"), "\r\n\r\n"), "\r\n\r\nredis: connection refused\n");
     CHECK(strstr(ask("GET", "/healthz"), "HTTP/1.1 200 ") != NULL);
+    page = ask("GET", "/metrics");
+    CHECK(value_of(page, "sluice_condition_met{condition=\"kafka\"}") == 1);
+    CHECK(value_of(page, "sluice_condition_met{condition=\"redis\"}") == 0);
     sl_condition_set(redis, true, "");
     page = ask("GET", "/readyz");
     CHECK(strstr(page, "HTTP/1.1 200 ") == page);

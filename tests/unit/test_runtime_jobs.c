@@ -105,6 +105,7 @@ TEST(a_query_without_a_reply_topic_gets_a_result_and_is_measured_here)
     sl_metrics_write(fx_worker.metrics, &text);
     sl_buf_append(&text, "", 1);
     CHECK(strstr(text.data, "sluice_ttft_seconds_count 1") != NULL);
+    CHECK(strstr(text.data, "sluice_query_seconds_count 1") != NULL);
     CHECK(strstr(text.data, "sluice_overhead_seconds_count 1") != NULL);
     sl_buf_fini(&text);
     fx_check_idle();

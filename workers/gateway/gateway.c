@@ -197,6 +197,8 @@ static int create_metrics(struct gateway *gateway)
                                             "Client connections.", NULL);
     metrics->ttft = sl_metrics_histogram(gateway->registry, "sluice_ttft_seconds",
                                          "From the request to the first token.", NULL);
+    metrics->total = sl_metrics_histogram(gateway->registry, "sluice_query_seconds",
+                                          "Time of a query in all, of those done.", NULL);
     metrics->overhead = sl_metrics_histogram(
         gateway->registry, "sluice_overhead_seconds",
         "Of a query that is done: its whole time without the time that its stages worked.", NULL);

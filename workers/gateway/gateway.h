@@ -23,7 +23,7 @@ struct gateway_options {
 struct gateway_metrics {
     struct sl_counter *outcomes[4];
     struct sl_gauge *in_flight, *callers, *connections;
-    struct sl_histogram *ttft, *overhead, *reply_lag;
+    struct sl_histogram *ttft, *total, *overhead, *reply_lag;
 };
 
 struct replies;

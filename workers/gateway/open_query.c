@@ -155,14 +155,15 @@ void open_query_caller_lost(struct open_query *q, struct caller *caller)
     }
 }
 
-/* How much longer the query took than its stages worked. */
-static void note_overhead(struct open_query *q, const struct sl_event *event)
+/* How long the query took, and how much longer than its stages worked. */
+static void note_times(struct open_query *q, const struct sl_event *event)
 {
     double work_s = 0, total_s = (double)(sl_clock_now_us() - q->live->opened_us) / 1e6;
     if (event->type == SL_EVENT_DONE && event->query != NULL) {
         for (size_t i = 0; i < SL_STAGE_COUNT; i++) {
             work_s += (double)event->query->stages[i].work_ms / 1000;
         }
+        sl_histogram_observe(q->gateway->metrics.total, total_s);
         sl_histogram_observe(q->gateway->metrics.overhead, total_s > work_s ? total_s - work_s : 0);
     }
 }
@@ -174,7 +175,7 @@ void open_query_caller_ended(struct open_query *q, struct caller *caller,
 {
     if (caller == q->live) {
         sl_counter_add(q->gateway->metrics.outcomes[event->result->outcome], 1);
-        note_overhead(q, event);
+        note_times(q, event);
         note_ended(q);
     } else if (q->live == NULL && event != NULL && !caller->broken) {
         note_ended(q);

@@ -29,6 +29,7 @@
 
 #include <assert.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 enum { REQUEST_MAX = 64 << 20, EVENT_MAX = 1 << 20, ANSWER_MAX = 4 << 20, FINISH_MAX = 32 };
 enum { CHARS_PER_TOKEN = 4 };
@@ -47,6 +48,11 @@ struct state {
     uint32_t pieces; /* Of text that the model sent: about as many as tokens. */
     uint32_t ttft_ms;
     char why[200]; /* What was wrong with the stream. */
+};
+
+struct generate {
+    struct sl_upstream *upstream;
+    struct sl_counter *prompt_tokens, *completion_tokens;
 };
 
 static struct sl_upstream_config config;
@@ -75,6 +81,14 @@ static struct sl_result result_of(struct sl_job *job)
     return result;
 }
 
+/* When the model's part has ended, however it did. */
+static void count_tokens(struct sl_job *job, const struct sl_usage *usage)
+{
+    struct generate *generate = sl_worker_stage(sl_job_worker(job));
+    sl_counter_add(generate->prompt_tokens, usage->prompt_tokens);
+    sl_counter_add(generate->completion_tokens, usage->completion_tokens);
+}
+
 static void release(struct state *state)
 {
     if (state->has_reader) {
@@ -87,6 +101,7 @@ static void release(struct state *state)
 static void fail(struct sl_job *job, enum sl_query_error code, const char *message)
 {
     struct sl_result partial = result_of(job);
+    count_tokens(job, &partial.usage);
     sl_job_partial(job, &partial);
     release(sl_job_state(job));
     sl_job_fail(job, code, message);
@@ -99,6 +114,7 @@ static void finish_if_all_sent(struct sl_job *job)
     struct state *state = sl_job_state(job);
     if (state->ended && state->emitted == state->answer.len) {
         struct sl_result result = result_of(job);
+        count_tokens(job, &result.usage);
         sl_job_finish(job, &result); /* Copies what it needs. */
         release(state);
     }
@@ -325,7 +341,7 @@ static void start(struct sl_job *job)
 {
     static const struct sl_upstream_callbacks callbacks = {
         .on_data = on_data, .on_retry = on_retry, .on_end = on_end};
-    struct sl_upstream *upstream = sl_worker_stage(sl_job_worker(job));
+    struct generate *generate = sl_worker_stage(sl_job_worker(job));
     struct state *state = sl_job_state(job);
     struct sl_buf body;
     forget_attempt(job);
@@ -342,7 +358,7 @@ static void start(struct sl_job *job)
         .ctx = job,
     };
     int rv = sl_buf_error(&body);
-    rv = rv != 0 ? rv : sl_upstream_start(upstream, &request, &state->call);
+    rv = rv != 0 ? rv : sl_upstream_start(generate->upstream, &request, &state->call);
     sl_buf_fini(&body);
     if (rv != 0) {
         fail(job, SL_QERR_INTERNAL, sl_error_text(rv));
@@ -353,6 +369,7 @@ static void cancel(struct sl_job *job)
 {
     struct state *state = sl_job_state(job);
     struct sl_result partial = result_of(job);
+    count_tokens(job, &partial.usage);
     sl_job_partial(job, &partial);
     if (state->call != NULL) {
         sl_upstream_cancel(state->call);
@@ -363,22 +380,30 @@ static void cancel(struct sl_job *job)
 
 /* --- the stage --- */
 
-/* What the stage keeps is its upstream. */
 static int init(struct sl_worker *worker, void **ret, char *why, size_t why_size)
 {
-    struct sl_upstream *upstream = NULL;
+    static const char tokens[] = "sluice_tokens_total";
+    static const char help[] = "Tokens of the chat model's calls, estimated where it tells none.";
+    struct sl_metrics *metrics = sl_worker_metrics(worker);
+    struct generate *generate = calloc(1, sizeof(*generate));
     (void)why;
     (void)why_size;
-    int rv =
-        sl_upstream_create(sl_worker_loop(worker), sl_worker_http(worker), sl_worker_coord(worker),
-                           sl_worker_metrics(worker), "CHAT", &config, &upstream);
-    *ret = upstream;
-    return rv;
+    if (generate == NULL) {
+        return -SL_ENOMEM;
+    }
+    *ret = generate;
+    generate->prompt_tokens = sl_metrics_counter(metrics, tokens, help, "kind=\"prompt\"");
+    generate->completion_tokens = sl_metrics_counter(metrics, tokens, help, "kind=\"completion\"");
+    return sl_upstream_create(sl_worker_loop(worker), sl_worker_http(worker),
+                              sl_worker_coord(worker), metrics, "CHAT", &config,
+                              &generate->upstream);
 }
 
 static void fini(void *stage_state)
 {
-    sl_upstream_destroy(stage_state);
+    struct generate *generate = stage_state;
+    sl_upstream_destroy(generate->upstream);
+    free(generate);
 }
 
 static size_t limits(struct sl_limit ret[SL_STAGE_LIMITS])

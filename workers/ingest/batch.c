@@ -81,6 +81,9 @@ static int fill_metadatas(struct sl_arena *arena, struct sl_batch *batch)
 static void on_noted(struct ingest_ask *ask)
 {
     struct ingest_job *state = SL_ITEM(ask, struct ingest_job, ask);
+    if (ask->state == INGEST_STATE_COMPLETE || ask->state == INGEST_STATE_OPEN) {
+        sl_counter_add(state->ingest->stored_chunks, sl_job_batch(state->job)->len);
+    }
     if (ask->state == INGEST_STATE_COMPLETE) {
         ingest_complete(state);
     } else if (ask->state == INGEST_STATE_OPEN) {

@@ -166,6 +166,7 @@ static void on_opened(struct ingest_ask *ask)
     struct ingest_job *state = SL_ITEM(ask, struct ingest_job, ask);
     leave_opening(state);
     if (ask->state != INGEST_STATE_OPEN) {
+        sl_counter_add(state->ingest->skipped, ask->state == INGEST_STATE_SKIPPED ? 1 : 0);
         ingest_pass_over(state);
         return;
     }

@@ -75,6 +75,7 @@ static void on_failure_noted(struct ingest_ask *ask)
 void ingest_fail(struct ingest_job *state, const char *format, ...)
 {
     va_list args;
+    sl_counter_add(state->ingest->failed, 1);
     va_start(args, format);
     vsnprintf(state->reason, sizeof(state->reason), format, args);
     va_end(args);
@@ -98,13 +99,20 @@ void ingest_pass_over(struct ingest_job *state)
 
 /* --- it is there --- */
 
+static void on_processed(struct ingest_ask *ask)
+{
+    struct ingest_job *state = SL_ITEM(ask, struct ingest_job, ask);
+    sl_counter_add(state->ingest->processed, 1);
+    settle(state);
+}
+
 static void on_lower_deleted(struct ingest_write *write, int err, const char *detail)
 {
     struct ingest_job *state = SL_ITEM(write, struct ingest_job, write);
     if (err != 0) {
         ingest_fail(state, "its old version cannot be deleted from the store: %s", detail);
     } else {
-        ingest_ask_about(state, INGEST_DONE, on_settled);
+        ingest_ask_about(state, INGEST_DONE, on_processed);
     }
 }
 

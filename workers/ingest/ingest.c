@@ -144,6 +144,17 @@ static void fini(void *stage_state)
     free(ingest);
 }
 
+static void init_metrics(struct ingest *ingest, struct sl_metrics *metrics)
+{
+    static const char name[] = "sluice_documents_total";
+    static const char help[] = "Documents that ended here, by outcome.";
+    ingest->processed = sl_metrics_counter(metrics, name, help, "outcome=\"processed\"");
+    ingest->failed = sl_metrics_counter(metrics, name, help, "outcome=\"failed\"");
+    ingest->skipped = sl_metrics_counter(metrics, name, help, "outcome=\"skipped\"");
+    ingest->stored_chunks = sl_metrics_counter(metrics, "sluice_chunks_stored_total",
+                                               "Chunks that the stores have taken.", NULL);
+}
+
 /* One line for each thing that what is stored of a document depends on. */
 static int init_hasher(struct ingest *ingest)
 {
@@ -167,6 +178,7 @@ static int init(struct sl_worker *worker, void **ret, char *why, size_t why_size
     *ret = ingest;
     ingest->worker = worker;
     sl_list_init(&ingest->opening);
+    init_metrics(ingest, sl_worker_metrics(worker));
     ingest->account = (struct ingest_account){.loop = sl_worker_loop(worker),
                                               .redis = sl_coord_redis(coord),
                                               .prefix = sl_coord_prefix(coord),

@@ -33,6 +33,8 @@ struct ingest {
     struct sl_buf settings; /* Of the hasher. */
     struct sl_list
         opening; /* Documents that have no version yet, in the order in which they came. */
+    /* What happened here; a message that is delivered again counts again. */
+    struct sl_counter *processed, *failed, *skipped, *stored_chunks;
 };
 
 /* The state of a job, of either input. */
