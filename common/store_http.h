@@ -27,6 +27,9 @@ struct sl_http_step {
     struct sl_buf body;
 };
 
+/* Of read_upsert: all is written, and something of it as the first in (a shard of) an index. */
+enum { SL_HTTP_WRITTEN_FIRST = 1 };
+
 enum sl_http_deletion { SL_HTTP_DELETE_BELOW, SL_HTTP_DELETE_VERSION };
 
 struct sl_http_store_kind {
@@ -56,7 +59,8 @@ struct sl_http_store_kind {
                  struct sl_http_step *step);
 
     /* Writing: a body for all of a batch, which runs on a thread, and what the server says about
-     * it: 0, -SL_EREJECTED, -SL_ERATE, -SL_EUPSTREAM or -SL_EPROTO, and why. */
+     * it: 0, SL_HTTP_WRITTEN_FIRST, -SL_EREJECTED, -SL_ERATE, -SL_EUPSTREAM or -SL_EPROTO, and
+     * why. */
     const char *upsert_method, *upsert_path;
     void (*write_upsert)(struct sl_buf *out, const struct sl_batch *batch);
     int (*read_upsert)(const struct sl_json *answer, size_t len, char *why, size_t why_size);

@@ -3,9 +3,11 @@
  *
  * An upsert: the batch is copied, its body written on the thread pool (256 chunks of 1536 numbers
  * take tens of milliseconds to print), the index looked at and made where it is not known to be
- * there (store_http_shape.c), the body sent. A deletion: the index looked at; where the server
- * deletes only what its searches see, a refresh; the deletion itself, again when something changed
- * under it. An index that is not there has nothing to delete.
+ * there (store_http_shape.c), the body sent. Where the server makes an index by itself for whatever
+ * comes, one that was dropped comes back without our fields: when the batch was the first in what
+ * took it, that is looked at before the write is called done. A deletion: the index looked at;
+ * where the server deletes only what its searches see, a refresh; the deletion itself, again when
+ * something changed under it. An index that is not there has nothing to delete.
  *
  * Each request has a permit of its own, as bulk work, and gives it back when it ends: a write that
  * waits holds none. What can go wrong: what upstream.h names; chunks that the server refuses
@@ -41,7 +43,8 @@ struct write_call {
     struct sl_buf body;       /* Of an upsert. */
     struct sl_http_step step; /* The one that is out, of the shape's. */
     unsigned steps, tries;
-    bool looked; /* Because this batch has another length. */
+    bool looked;  /* Because the batch does not fit what is remembered. */
+    bool written; /* What is left to do is to look at what took it. */
     char detail[HTTP_STORE_DETAIL];
 };
 
@@ -198,6 +201,23 @@ static void refresh(struct write_call *call)
 
 /* --- upserting --- */
 
+/* The batch is in something. What was made since it was last looked at need not be of our making.
+ */
+static void on_answer(struct write_call *call, int rv)
+{
+    struct sl_http_store *store = http_store_of(&call->base);
+    bool is_first = rv == SL_HTTP_WRITTEN_FIRST;
+    if (rv == -SL_EUPSTREAM || is_first) {
+        store->shape.known = false; /* It may have vanished. */
+    }
+    if (is_first) {
+        call->written = true;
+        prepare(call);
+    } else {
+        end(call, rv, call->detail);
+    }
+}
+
 static void on_upserted(void *ctx, int err, int status, struct sl_span body, const char *detail,
                         uint32_t attempts)
 {
@@ -209,11 +229,7 @@ static void on_upserted(void *ctx, int err, int status, struct sl_span body, con
     } else if (err != 0) {
         end(call, err, detail);
     } else {
-        err = read_answer(call, body);
-        if (err == -SL_EUPSTREAM) {
-            http_store_of(&call->base)->shape.known = false; /* It may have vanished. */
-        }
-        end(call, err, call->detail);
+        on_answer(call, read_answer(call, body));
     }
 }
 
@@ -222,7 +238,9 @@ static const struct sl_upstream_callbacks upsert_callbacks = {.on_end = on_upser
 static void go_on(struct write_call *call)
 {
     const struct sl_http_store *store = http_store_of(&call->base);
-    if (call->upsert) {
+    if (call->written) {
+        end(call, 0, "");
+    } else if (call->upsert) {
         send(call, call->kind->upsert_method, call->kind->upsert_path, sl_buf_span(&call->body),
              &upsert_callbacks);
     } else if (!store->shape.exists) {
@@ -252,11 +270,13 @@ static void on_prepared(void *ctx, int err, int status, struct sl_span body, con
 
 static const struct sl_upstream_callbacks prepare_callbacks = {.on_end = on_prepared};
 
-/* An index that was made again may have another length than the one that is remembered. */
-static void forget_other_length(struct write_call *call)
+/* An index that was made again may have another length than the one that is remembered, or be fit
+ * where that was not. */
+static void forget_misfit(struct write_call *call)
 {
     struct sl_http_shape *shape = &http_store_of(&call->base)->shape;
-    if (!call->looked && call->batch.dim != 0 && shape->dim != 0 && shape->dim != call->batch.dim) {
+    bool other = call->batch.dim != 0 && shape->dim != 0 && shape->dim != call->batch.dim;
+    if (!call->looked && (other || shape->unfit[0] != '\0')) {
         shape->known = false;
     }
     call->looked = true;
@@ -265,7 +285,12 @@ static void forget_other_length(struct write_call *call)
 static void prepare(struct write_call *call)
 {
     struct sl_http_store *store = http_store_of(&call->base);
-    forget_other_length(call);
+    forget_misfit(call);
+    if (call->written && store->shape.known && !store->shape.exists) {
+        store->shape.known = false;
+        end(call, -SL_EUPSTREAM, "what took the chunks has vanished");
+        return;
+    }
     int rv = http_shape_next(store, call->upsert ? HTTP_SHAPE_UPSERT : HTTP_SHAPE_DELETE,
                              call->batch.dim, &call->step, call->detail, sizeof(call->detail));
     if (rv < 0) {

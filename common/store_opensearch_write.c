@@ -263,6 +263,13 @@ static const struct sl_json *outcome_of(const struct sl_json *item)
     return outcome != NULL ? outcome : sl_json_get(item, "update");
 }
 
+/* Shards count what they do from 0. */
+static bool is_first(const struct sl_json *outcome)
+{
+    const struct sl_json *number = sl_json_get(outcome, "_seq_no");
+    return number != NULL && sl_json_type(number) == SL_JSON_INT && sl_json_int(number) == 0;
+}
+
 /* {"errors": true, "items": [{"index": {"status": 400, "error": {"reason"}}}]} */
 int opensearch_read_upsert(const struct sl_json *answer, size_t len, char *why, size_t why_size)
 {
@@ -271,6 +278,7 @@ int opensearch_read_upsert(const struct sl_json *answer, size_t len, char *why, 
     const struct sl_json *item;
     const struct sl_json *error = NULL;
     size_t at = 0, refused = 0;
+    bool first = false;
     int rv = 0;
     if (errors == NULL || sl_json_type(errors) != SL_JSON_BOOL || items == NULL ||
         sl_json_type(items) != SL_JSON_ARRAY || sl_json_len(items) != len) {
@@ -286,11 +294,12 @@ int opensearch_read_upsert(const struct sl_json *answer, size_t len, char *why, 
             error = rv != before ? sl_json_get(outcome, "error") : error;
             refused++;
         }
+        first = first || is_first(outcome);
     }
     if (rv != 0) {
         describe(error, refused, len, why, why_size);
     }
-    return rv;
+    return rv != 0 ? rv : first ? SL_HTTP_WRITTEN_FIRST : 0;
 }
 
 /* --- deleting --- */
@@ -331,7 +340,12 @@ void opensearch_write_delete(struct sl_json_writer *w, const struct sl_batch *do
     sl_json_end_object(w);
 }
 
-/* {"deleted": 3, "version_conflicts": 0, "failures": []} */
+static bool is_true(const struct sl_json *value)
+{
+    return value != NULL && sl_json_type(value) == SL_JSON_BOOL && sl_json_bool(value);
+}
+
+/* {"timed_out": false, "deleted": 3, "version_conflicts": 0, "failures": []} */
 int opensearch_read_delete(const struct sl_json *answer, char *why, size_t why_size)
 {
     const struct sl_json *conflicts = sl_json_get(answer, "version_conflicts");
@@ -354,6 +368,10 @@ int opensearch_read_delete(const struct sl_json *answer, char *why, size_t why_s
     if (sl_json_int(conflicts) > 0) {
         snprintf(why, why_size, "%" PRId64 " chunks changed while they were deleted",
                  sl_json_int(conflicts));
+        return -SL_EAGAIN;
+    }
+    if (is_true(sl_json_get(answer, "timed_out"))) {
+        snprintf(why, why_size, "not all chunks were found in time");
         return -SL_EAGAIN;
     }
     return 0;

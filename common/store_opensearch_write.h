@@ -4,7 +4,8 @@
 
 #include "common/store_http.h"
 
-#define OPENSEARCH_UPSERT_PATH "/%s/_bulk?filter_path=errors,items.*.status,items.*.error"
+#define OPENSEARCH_UPSERT_PATH                                                                     \
+    "/%s/_bulk?filter_path=errors,items.*.status,items.*.error,items.*._seq_no"
 #define OPENSEARCH_DELETE_PATH "/%s/_delete_by_query?conflicts=proceed&refresh=true"
 
 bool opensearch_is_missing(const struct sl_json *answer);

@@ -426,6 +426,7 @@ TEST(a_deletion_is_repeated_while_chunks_change_under_it)
         {DELETED("0", "{\"status\":429}"), "", -SL_ERATE, 1},
         {DELETED("0", "{\"status\":500},{\"status\":429}"), "", -SL_EUPSTREAM, 1},
         {"{\"deleted\":1}", "", -SL_EPROTO, 1},
+        {"{\"timed_out\":true,\"version_conflicts\":0,\"failures\":[]}", DELETED("0", ""), 0, 2},
     };
     start();
     serve(all_there);
@@ -469,6 +470,57 @@ TEST(nothing_is_deleted_from_what_is_not_there)
 TEST(an_index_that_vanished_is_made_again_by_the_next_try)
 {
     static const struct reply gone[] = {{"POST /chunks/_bulk", 404, NO_INDEX, 0},
+                                        {NULL, 0, NULL, 0}};
+    start();
+    serve(all_there);
+    struct sl_store *store = open_to_write("opensearch+http");
+    CHECK_INT(write_two(store).err, 0);
+    serve(gone);
+    CHECK_INT(write_two(store).err, -SL_EUPSTREAM);
+    serve(nothing_there);
+    CHECK_INT(write_two(store).err, 0);
+    CHECK(strstr(requests, "PUT /chunks\n") != NULL);
+    sl_store_close(store);
+    stop();
+}
+
+/* OpenSearch makes what it was told of chunks, where it may: without the types that searches need.
+ */
+TEST(an_index_that_the_server_made_by_itself_is_not_taken_for_ours)
+{
+    static const char guessed[] =
+        "{\"chunks\":{\"mappings\":{\"properties\":{\"tenant\":{\"type\":\"text\"}}}}}";
+    static const char first[] = BULK("false", "{\"index\":{\"status\":201,\"_seq_no\":0}}"
+                                              "," ITEM("201"));
+    static const struct reply made_itself[] = {{"POST /chunks/_bulk", 200, first, 0},
+                                               {"GET /chunks/_mapping", 200, guessed, 0},
+                                               {NULL, 0, NULL, 0}};
+    static const struct reply ours[] = {{"POST /chunks/_bulk", 200, first, 0},
+                                        {"GET /chunks/_mapping", 200, WHOLE, 0},
+                                        {NULL, 0, NULL, 0}};
+    start();
+    serve(all_there);
+    struct sl_store *store = open_to_write("opensearch+http");
+    CHECK_INT(write_two(store).err, 0);
+    serve(made_itself);
+    struct store_end end = write_two(store);
+    CHECK_INT(end.err, -SL_EINVAL);
+    CHECK(strstr(end.detail, "its field tenant is of the type text") != NULL);
+    CHECK_INT(write_two(store).err, -SL_EINVAL); /* Looked at again, and nothing is sent. */
+    serve(ours);                                 /* Somebody made it as it must be. */
+    CHECK_INT(write_two(store).err, 0);
+    serve(all_there);
+    CHECK_INT(write_two(store).err, 0);
+    sl_store_close(store);
+    stop();
+}
+
+TEST(a_batch_that_an_index_took_with_it_is_written_again)
+{
+    static const char first[] = BULK("false", "{\"index\":{\"status\":201,\"_seq_no\":0}}"
+                                              "," ITEM("201"));
+    static const struct reply gone[] = {{"POST /chunks/_bulk", 200, first, 0},
+                                        {"GET /chunks/_mapping", 404, NO_INDEX, 0},
                                         {NULL, 0, NULL, 0}};
     start();
     serve(all_there);
@@ -658,6 +710,8 @@ static const struct test_case cases[] = {
     CASE(a_deletion_is_repeated_while_chunks_change_under_it),
     CASE(nothing_is_deleted_from_what_is_not_there),
     CASE(an_index_that_vanished_is_made_again_by_the_next_try),
+    CASE(an_index_that_the_server_made_by_itself_is_not_taken_for_ours),
+    CASE(a_batch_that_an_index_took_with_it_is_written_again),
     CASE(another_length_is_looked_up_before_it_is_refused),
     CASE(a_search_before_anything_is_stored_finds_nothing),
     CASE(a_write_can_be_cancelled_at_each_of_its_requests),
