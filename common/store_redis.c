@@ -87,7 +87,7 @@ static void count(struct redis_call *call, int err)
 {
     struct redis_store *store = redis_store_of(call);
     char labels[96];
-    if (call->permit == NULL || call->began_us == 0) {
+    if (call->began_us == 0) {
         return;
     }
     snprintf(labels, sizeof(labels), "upstream=\"%s\",status=\"%s\"", store->env.limit_name,

@@ -212,7 +212,7 @@ static void count(struct call *call, int err)
 {
     struct sqlite_store *store = store_of(call);
     char labels[96];
-    if (call->permit == NULL || call->began_us == 0) {
+    if (call->began_us == 0) {
         return;
     }
     snprintf(labels, sizeof(labels), "upstream=\"%s\",status=\"%s\"", store->env.limit_name,
