@@ -110,8 +110,9 @@ static void on_written(struct ingest_write *write, int err, const char *detail)
 static void on_looked(struct ingest_ask *ask)
 {
     struct ingest_job *state = SL_ITEM(ask, struct ingest_job, ask);
-    if (ask->state == INGEST_STATE_OPEN || ask->state == INGEST_STATE_COMPLETE ||
-        ask->state == INGEST_STATE_LOST) {
+    if (ask->state == INGEST_STATE_COMPLETE) { /* All are there, this one too. */
+        ingest_complete(state);
+    } else if (ask->state == INGEST_STATE_OPEN || ask->state == INGEST_STATE_LOST) {
         ingest_write_upsert(&state->ingest->stores, &state->write, sl_job_batch(state->job),
                             on_written);
     } else {
