@@ -20,7 +20,7 @@
 -- not counted: a part of a run would look like a whole one that never ends.
 
 local prefix, ttl, tenant = KEYS[1], tonumber(ARGV[1]), ARGV[2]
-local FAILURES_MAX, PRUNED = 1000, 16
+local FAILURES_MAX, PRUNED, PAGE = 1000, 16, 100
 
 local function plain(name)
   return (string.gsub(name, '[%%:]', function(c) return string.format('%%%02X', string.byte(c)) end))
@@ -123,15 +123,18 @@ function ops.read(id, known)
   return reply
 end
 
+-- Page by page: there may be very many, and few are wanted.
 function ops.runs(most)
-  local reply = {}
-  for _, id in ipairs(redis.call('ZREVRANGE', runs, 0, -1)) do
-    if #reply == tonumber(most) then
-      break
-    elseif is_known(run_key(id)) then
-      reply[#reply + 1] = describe(id)
+  local reply, at, ids = {}, 0, nil
+  repeat
+    ids = redis.call('ZREVRANGE', runs, at, at + PAGE - 1)
+    for _, id in ipairs(ids) do
+      if #reply < tonumber(most) and is_known(run_key(id)) then
+        reply[#reply + 1] = describe(id)
+      end
     end
-  end
+    at = at + PAGE
+  until #reply >= tonumber(most) or #ids < PAGE
   return reply
 end
 

@@ -563,6 +563,21 @@ TEST(tenants_and_runs_are_apart_and_everything_ends)
     cluster_stop(&cluster);
 }
 
+TEST(a_run_is_listed_behind_hundreds_that_are_forgotten)
+{
+    static const char forgotten[] =
+        "EVAL \"for _,k in ipairs(redis.call('KEYS','*:ingest:runs:*')) do "
+        "for i=1,%d do redis.call('ZADD',k,'9e15','gone'..i) end end return 'added'\" 0";
+    start();
+    open_version("a", "m1");
+    for (int count = 100; count <= 250; count += 50) { /* Whole pages, too. */
+        CHECK_STR(cluster_say(&cluster, forgotten, count), "added");
+        CHECK_STR(list_runs(1), "run ");
+        CHECK_STR(list_runs(10), "run ");
+    }
+    cluster_stop(&cluster);
+}
+
 TEST(a_redis_that_was_away_is_asked_again)
 {
     start();
@@ -680,6 +695,8 @@ static const struct test_case cases[] = {
      a_failure_that_no_run_counts_is_for_somebody_else},
     {"tenants_and_runs_are_apart_and_everything_ends",
      tenants_and_runs_are_apart_and_everything_ends},
+    {"a_run_is_listed_behind_hundreds_that_are_forgotten",
+     a_run_is_listed_behind_hundreds_that_are_forgotten},
     {"a_redis_that_was_away_is_asked_again", a_redis_that_was_away_is_asked_again},
     {"a_cancelled_question_is_not_answered", a_cancelled_question_is_not_answered},
     {"only_a_run_that_was_begun_is_counted", only_a_run_that_was_begun_is_counted},
