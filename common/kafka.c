@@ -17,6 +17,7 @@
 #include "common/kafka_internal.h"
 
 #include "common/clock.h"
+#include "common/kafka_security.h"
 #include "common/log.h"
 
 #include <assert.h>
@@ -166,15 +167,20 @@ static void on_log(const rd_kafka_t *rk, int level, const char *facility, const 
     enum sl_log_level ours = log_level(level);
     bool failure = strcmp(facility, "FAIL") == 0 || strcmp(facility, "ERROR") == 0;
     uint32_t unlogged = 0;
+    const char *variable = "SLUICE_KAFKA_BROKERS";
     if (failure) { /* A connection that fails is repaired; what does not last is no error. */
         ours = SL_LOG_WARN;
-        if (rk != NULL && !log_failure(rd_kafka_opaque(rk), &unlogged)) {
+        struct sl_kafka_client *client = rk != NULL ? rd_kafka_opaque(rk) : NULL;
+        if ((client == NULL || !atomic_load(&client->closing)) && sl_kafka_note_trouble(text)) {
+            variable = sl_kafka_variable(text);
+        }
+        if (client != NULL && !log_failure(client, &unlogged)) {
             return;
         }
     }
-    if (unlogged > 0) {
+    if (failure) {
         sl_log(ours, "kafka", SL_STR("facility", facility), SL_STR("text", text),
-               SL_INT("left_out", unlogged));
+               SL_STR("variable", variable), SL_INT("left_out", unlogged));
     } else {
         sl_log(ours, "kafka", SL_STR("facility", facility), SL_STR("text", text));
     }
@@ -214,6 +220,9 @@ static int make_conf(const struct sl_kafka_config *config, const char *const *pr
         rc = set_properties(conf, identity, why, why_size);
     }
     if (rc == 0) {
+        rc = set_properties(conf, sl_kafka_security_properties(), why, why_size);
+    }
+    if (rc == 0) {
         rc = set_properties(conf, properties, why, why_size);
     }
     if (rc == 0) {
@@ -225,6 +234,21 @@ static int make_conf(const struct sl_kafka_config *config, const char *const *pr
     }
     *ret = conf;
     return 0;
+}
+
+/* Until 2.6.1 librdkafka answers with a wrong nonce, which Kafka refuses since 4.0 as if it were a
+ * wrong password. */
+static void warn_of_scram(void)
+{
+    static atomic_bool warned;
+    enum { FIRST_RIGHT = 0x020601ff };
+    if (sl_kafka_security_scram() && rd_kafka_version() < FIRST_RIGHT &&
+        !atomic_exchange(&warned, true)) {
+        sl_log(SL_LOG_WARN, "brokers of Kafka 4 refuse SCRAM by librdkafka before 2.6.1",
+               SL_STR("librdkafka", rd_kafka_version_str()),
+               SL_STR("variable", "SLUICE_KAFKA_SASL_MECHANISM"));
+        sl_kafka_scram_hint(rd_kafka_version_str());
+    }
 }
 
 int sl_kafka_client_create(rd_kafka_type_t type, const struct sl_kafka_config *config,
@@ -241,6 +265,7 @@ int sl_kafka_client_create(rd_kafka_type_t type, const struct sl_kafka_config *c
     if (rc != 0) {
         goto free_client;
     }
+    warn_of_scram();
     client->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (client->wake_fd < 0) {
         sl_kafka_why(why, why_size, "eventfd: %s", strerror(errno));
@@ -252,8 +277,8 @@ int sl_kafka_client_create(rd_kafka_type_t type, const struct sl_kafka_config *c
     rd_kafka_conf_set_events(conf, events);
     char text[256] = "";
     client->rk = rd_kafka_new(type, conf, text, sizeof(text)); /* Takes conf over, if it works. */
-    if (client->rk == NULL) {
-        sl_kafka_why(why, why_size, "%s", text);
+    if (client->rk == NULL) { /* A file that holds no certificate, for one. */
+        sl_kafka_why(why, why_size, "%s (%s)", text, sl_kafka_variable(text));
         rc = -SL_EINVAL;
         goto close_fd;
     }

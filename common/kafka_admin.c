@@ -1,12 +1,16 @@
 /*
- * Administration for the command line: making topics, counting partitions. Each call makes a client,
- * asks, and closes it again; each blocks, for about the time-out it is given at most.
+ * Administration for the command line: making topics, counting partitions. Each call makes a
+ * client, asks, and closes it again; each blocks, for about the time-out it is given at most.
  */
 #include "common/kafka_internal.h"
+
+#include "common/kafka_security.h"
 
 #include <stdlib.h>
 
 /* --- topics --- */
+
+enum { PATIENCE_MS = 3000 };
 
 static int make_new_topic(const struct sl_topic_spec *spec, rd_kafka_NewTopic_t **ret, char *why,
                           size_t why_size)
@@ -56,6 +60,19 @@ static int read_results(const rd_kafka_CreateTopics_result_t *result,
     return rc;
 }
 
+/* NULL: none came within the time, or, after the first seconds, connections fail of TLS or SASL. */
+static rd_kafka_event_t *await_answer(rd_kafka_queue_t *queue, int timeout_ms, char *why,
+                                      size_t why_size)
+{
+    int first_ms = timeout_ms < PATIENCE_MS ? timeout_ms : PATIENCE_MS;
+    rd_kafka_event_t *event = rd_kafka_queue_poll(queue, first_ms);
+    if (event == NULL && !sl_kafka_trouble(why, why_size)) {
+        event = rd_kafka_queue_poll(queue, timeout_ms - first_ms);
+        sl_kafka_why(why, why_size, "no answer within %d ms", timeout_ms);
+    }
+    return event;
+}
+
 static int request_topics(rd_kafka_t *rk, rd_kafka_NewTopic_t **topics,
                           const struct sl_topic_spec *specs, size_t count, int timeout_ms,
                           int *result_err, char *why, size_t why_size)
@@ -74,9 +91,8 @@ static int request_topics(rd_kafka_t *rk, rd_kafka_NewTopic_t **topics,
         goto destroy_queue;
     }
     rd_kafka_CreateTopics(rk, topics, count, options, queue);
-    rd_kafka_event_t *event = rd_kafka_queue_poll(queue, timeout_ms);
+    rd_kafka_event_t *event = await_answer(queue, timeout_ms, why, why_size);
     if (event == NULL) {
-        sl_kafka_why(why, why_size, "no answer within %d ms", timeout_ms);
         rc = -SL_ETIMEDOUT;
         goto destroy_queue;
     }

@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SETS_MAX = 8 };
+enum { SETS_MAX = 9, OWN_SETS = 2 };
 
 static const char *const log_levels[] = {"debug", "info", "warn", "error", NULL};
 static const char *const log_formats[] = {"text", "json", NULL};
@@ -101,18 +101,25 @@ int sl_process_main(const struct sl_process *process, int argc, char **argv)
 {
     struct sl_process_options values = {0};
     struct sl_option table[OPTION_COUNT];
-    struct sl_option_set sets[SETS_MAX] = {{"Runtime", table, &values}};
+    struct sl_option_set sets[SETS_MAX] = {
+        {"Runtime", table, &values},
+        {"Kafka's security", sl_kafka_security_options, &values.kafka}};
     struct sl_options *options = NULL;
-    char drain[32];
+    char drain[32], why[512];
     int code = 1;
-    assert(process->option_set_count < SETS_MAX);
+    assert(process->option_set_count <= SETS_MAX - OWN_SETS);
     fill_table(process, drain, table);
-    memcpy(sets + 1, process->option_sets, process->option_set_count * sizeof(sets[0]));
+    memcpy(sets + OWN_SETS, process->option_sets, process->option_set_count * sizeof(sets[0]));
     enum sl_options_result result =
-        sl_options_load(process->program, process->synopsis, sets, process->option_set_count + 1,
-                        argc, argv, stdout, stderr, &options);
+        sl_options_load(process->program, process->synopsis, sets,
+                        process->option_set_count + OWN_SETS, argc, argv, stdout, stderr, &options);
     if (result != SL_OPTIONS_RUN) {
         return result == SL_OPTIONS_EXIT ? 0 : 2;
+    }
+    if (sl_kafka_secure(&values.kafka, why, sizeof(why)) != 0) {
+        fprintf(stderr, "%s: %s\n", process->program, why);
+        sl_options_fini(options);
+        return 2;
     }
     if (sl_log_start(process->program, (enum sl_log_level)values.log_level,
                      (enum sl_log_format)values.log_format, STDERR_FILENO) == 0) {

@@ -5,6 +5,7 @@
 #ifndef SLUICE_COMMON_PROCESS_H
 #define SLUICE_COMMON_PROCESS_H
 
+#include "common/kafka_security.h"
 #include "common/loop.h"
 #include "common/options.h"
 
@@ -12,6 +13,7 @@ struct sl_process_options {
     const char *brokers, *topic_prefix, *redis_url, *admin_listen;
     long long result_ttl_ms, orphan_grace_ms, drain_ms;
     int log_level, log_format;
+    struct sl_kafka_security kafka;
 };
 
 struct sl_process {

@@ -96,7 +96,7 @@ static void on_consumer_error(void *ctx, bool fatal, const char *why)
 {
     struct sl_worker *worker = ctx;
     sl_log(fatal ? SL_LOG_ERROR : SL_LOG_WARN, "kafka", SL_STR("why", why),
-           SL_STR("variable", "SLUICE_KAFKA_BROKERS"));
+           SL_STR("variable", sl_kafka_variable(why)));
     sl_condition_set(worker->kafka_ready, false, why);
     if (fatal) {
         worker_fail(worker, "the consumer cannot go on");
@@ -108,9 +108,10 @@ static void on_tick(struct sl_timer *timer)
 {
     struct sl_worker *worker = SL_ITEM(timer, struct sl_worker, tick);
     if (!worker->draining && !worker->leaving) {
+        char why[WHY_MAX] = "has not joined its consumer group (SLUICE_KAFKA_BROKERS)";
         bool joined = sl_consumer_joined(worker->consumer);
-        sl_condition_set(worker->kafka_ready, joined,
-                         joined ? "" : "has not joined its consumer group (SLUICE_KAFKA_BROKERS)");
+        sl_kafka_trouble(why, sizeof(why));
+        sl_condition_set(worker->kafka_ready, joined, why);
     }
     bool admits = sl_coord_quarantine_ms(worker->coord) == 0;
     sl_condition_set(worker->admission_ready, admits,

@@ -6,7 +6,7 @@
 #ifndef SLUICE_WORKERS_CLI_H
 #define SLUICE_WORKERS_CLI_H
 
-#include "common/options.h"
+#include "common/kafka_security.h"
 
 enum { CLI_DONE = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_INTERRUPTED = 130 };
 
@@ -33,9 +33,11 @@ struct cli_options {
     const char *brokers, *topic_prefix, *reply_topics, *redis_url, *admin_hosts, *analytics_url;
     const char *no_color, *term;
     long long replication, partitions, result_ttl_ms, dead_attempts;
+    struct sl_kafka_security kafka;
 };
 extern struct cli_options cli_options;
-extern const struct sl_option_set cli_option_set;
+enum { CLI_OPTION_SETS = 2 };
+extern const struct sl_option_set cli_option_sets[CLI_OPTION_SETS];
 
 /* Reads the environment into cli_options; what was wrong is on stderr. NULL: exit with CLI_USAGE.
  * The caller frees it with sl_options_fini. */

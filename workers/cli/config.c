@@ -35,7 +35,7 @@ int cli_config(int argc, char **argv)
         return cli_usage_error("config", "unexpected '%s'", words.items[0]);
     }
     if (markdown) {
-        sl_options_markdown(&cli_option_set, 1, stdout);
+        sl_options_markdown(cli_option_sets, CLI_OPTION_SETS, stdout);
         return CLI_DONE;
     }
     struct sl_options *options = cli_load_options();

@@ -50,6 +50,15 @@ static int finish(int code)
     return code;
 }
 
+/* To a command a connection that is refused looks like a Kafka that does not answer. */
+static void say_trouble(int code)
+{
+    char why[512];
+    if (code != CLI_DONE && sl_kafka_trouble(why, sizeof(why))) {
+        fprintf(stderr, "sluice: %s\n", why);
+    }
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 2) {
@@ -73,6 +82,7 @@ int main(int argc, char **argv)
             if (log_err == 0) {
                 sl_log_stop();
             }
+            say_trouble(code);
             return finish(code);
         }
     }

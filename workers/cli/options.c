@@ -101,15 +101,23 @@ static const struct sl_option options[] = {
     {.name = NULL},
 };
 
-const struct sl_option_set cli_option_set = {"Command line", options, &cli_options};
+const struct sl_option_set cli_option_sets[CLI_OPTION_SETS] = {
+    {"Command line", options, &cli_options},
+    {"Kafka's security", sl_kafka_security_options, &cli_options.kafka},
+};
 
 struct sl_options *cli_load_options(void)
 {
     struct sl_options *loaded = NULL;
     char name[] = "sluice";
-    char *argv[] = {name, NULL};
-    if (sl_options_load("sluice", "", &cli_option_set, 1, 1, argv, stdout, stderr, &loaded) !=
-        SL_OPTIONS_RUN) {
+    char *argv[] = {name, NULL}, why[512];
+    if (sl_options_load("sluice", "", cli_option_sets, CLI_OPTION_SETS, 1, argv, stdout, stderr,
+                        &loaded) != SL_OPTIONS_RUN) {
+        sl_options_fini(loaded);
+        return NULL;
+    }
+    if (sl_kafka_secure(&cli_options.kafka, why, sizeof(why)) != 0) {
+        fprintf(stderr, "sluice: %s\n", why);
         sl_options_fini(loaded);
         return NULL;
     }

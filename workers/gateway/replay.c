@@ -295,7 +295,7 @@ static void on_error(void *ctx, bool fatal, const char *why)
 {
     struct replay *replay = ctx;
     sl_log(fatal ? SL_LOG_ERROR : SL_LOG_WARN, "kafka", SL_STR("why", why),
-           SL_STR("variable", "SLUICE_KAFKA_BROKERS"));
+           SL_STR("variable", sl_kafka_variable(why)));
     if (fatal) {
         gateway_fail(replay->gateway);
     }

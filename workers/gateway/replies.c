@@ -95,7 +95,7 @@ static void on_reader_error(void *ctx, bool fatal, const char *why)
 {
     struct replies *replies = ctx;
     sl_log(fatal ? SL_LOG_ERROR : SL_LOG_WARN, "kafka", SL_STR("why", why),
-           SL_STR("variable", "SLUICE_KAFKA_BROKERS"));
+           SL_STR("variable", sl_kafka_variable(why)));
     if (fatal) {
         gateway_fail(replies->gateway);
     }
@@ -248,6 +248,7 @@ static void on_counted(void *ctx)
     if (replies->partitions < 1) {
         snprintf(why, sizeof(why), "topic %s: %s (SLUICE_KAFKA_BROKERS)", gateway->replies_topic,
                  sl_error_text(replies->partitions));
+        sl_kafka_trouble(why, sizeof(why));
         sl_log(SL_LOG_WARN, "waiting for kafka", SL_STR("why", why));
         sl_condition_set(gateway->kafka_ready, false, why);
         sl_timer_start(gateway->loop, &replies->timer, COUNT_AGAIN_MS, on_count_again);

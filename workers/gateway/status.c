@@ -225,7 +225,7 @@ static void on_error(void *ctx, bool fatal, const char *why)
 {
     const struct status *status = ctx;
     sl_log(fatal ? SL_LOG_ERROR : SL_LOG_WARN, "kafka", SL_STR("why", why),
-           SL_STR("variable", "SLUICE_KAFKA_BROKERS"));
+           SL_STR("variable", sl_kafka_variable(why)));
     if (fatal) {
         gateway_fail(status->gateway);
     }
