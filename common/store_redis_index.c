@@ -2,12 +2,12 @@
  * The index of a Redis store: whether it is there, what fields it has, and how it comes about.
  *
  * Calls wait in a list until FT.INFO has answered on this link. One that is there serves on for
- * LOOK_MS; one that is not is asked for again by each call, since a writer may have made it
- * meanwhile. Searches and deletes take it as it is. An upsert needs it to hold its vectors: the
- * index is created by the first one that comes, with the number of dimensions of its vectors or of
- * the model; one that lacks a field (words came before vectors did) gets it (FT.ALTER). When
- * another writer was faster, Redis says that it exists already, and a further look tells whether it
- * is what is needed.
+ * LOOK_MS; one that is not, or is being built over keys that were there before it, is asked for
+ * again by each call. Searches and deletes take it as it is. An upsert needs it to hold its
+ * vectors: the index is created by the first one that comes, with the number of dimensions of its
+ * vectors or of the model; one that lacks a field (words came before vectors did) gets it
+ * (FT.ALTER). When another writer was faster, Redis says that it exists already, and a further look
+ * tells whether it is what is needed.
  *
  * What can go wrong: an index of somebody else under this name, over other keys (the upsert is
  * refused), vectors of another length in it (refused), a server without the Query Engine (its words
@@ -82,6 +82,7 @@ void redis_index_read(const struct redisReply *reply, const char *name, struct r
     *ret = (struct redis_index){
         .exists = true,
         .ours = contains(prefixes, sl_span_of(prefix)) || contains(prefixes, SL_SPAN("")),
+        .building = sl_reply_int(member(reply, "indexing")) == 1,
     };
     for (size_t i = 0; i < sl_reply_len(fields); i++) {
         read_field(sl_reply_at(fields, i), ret);
@@ -276,7 +277,8 @@ static void on_info(void *ctx, int err, const struct redisReply *reply)
         redis_index_read(reply, store->name, &store->index);
     }
     store->store.dim = store->index.dim;
-    store->looked_ms = store->index.exists ? sl_clock_now_ms() : 0;
+    bool stays = store->index.exists && !store->index.building;
+    store->looked_ms = stays ? sl_clock_now_ms() : 0;
     serve(store);
 }
 

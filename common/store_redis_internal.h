@@ -19,6 +19,7 @@ struct redis_index {
     bool exists;
     bool ours; /* It covers the keys that this store writes. */
     bool text, terms, vector, hnsw;
+    bool building; /* Not all keys that were there before it are in it yet. */
     enum redis_field tenant, collection;
     uint32_t dim; /* Of its vectors; 0: it has none. */
 };

@@ -4,7 +4,8 @@
  *
  * A delete asks the index for keys of the document's versions, PAGE at a time, and unlinks those
  * that are its own, until none is found. Keys that only look alike (two documents whose tags are
- * the same hash) are passed over.
+ * the same hash) are passed over. While the index is being built it does not know all keys: the
+ * delete is to be tried again.
  *
  * What can go wrong: the index holds vectors of another length, a vector without direction,
  * metadata that is no JSON object, an index of somebody else (refused, before anything is written);
@@ -223,6 +224,8 @@ void redis_begin_delete(struct redis_call *call)
     const struct redis_index *index = &redis_store_of(call)->index;
     if (!index->exists || !index->terms) { /* Nothing that this store wrote. */
         redis_call_end_later(call, 0, "");
+    } else if (index->building) {
+        redis_call_end_later(call, -SL_EUPSTREAM, "Redis is still indexing what was there before");
     } else {
         find_keys(call);
     }

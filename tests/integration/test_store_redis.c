@@ -335,6 +335,36 @@ TEST(an_index_that_is_dropped_is_noticed_by_searches)
     stop();
 }
 
+/* What a delete does not find stays for ever. */
+TEST(a_delete_waits_until_an_index_is_built_over_what_was_there)
+{
+    static const char *const ids[] = {"a", "b", "c", "d", "e", "f", "g", "h"};
+    enum { IDS = sizeof(ids) / sizeof(ids[0]), TRIES = 600 };
+    start();
+    for (size_t i = 0; i < IDS; i++) {
+        CHECK_INT(write_one(ids[i], "lease").err, 0);
+    }
+    say("EVAL for\ti=1,30000\tdo\tredis.call('HSET','chunks:'..i,'text','permit'..i)\tend 0");
+    say("FT.DROPINDEX chunks");
+    CHECK_INT(find_vector().err, 0);               /* It notices. */
+    CHECK_INT(write_one("other", "lease").err, 0); /* The index is made again. */
+    for (size_t i = 0; i < IDS; i++) {
+        const struct sl_batch document = one(ids[i], "");
+        struct store_end end = {.err = -SL_EUPSTREAM};
+        for (int tries = 0; tries < TRIES && end.err == -SL_EUPSTREAM; tries++) {
+            end = store_delete_below(&fixture, store, &document, document.version + 1);
+            if (end.err != 0) {
+                MEANWHILE(fixture.cluster.loop, 20);
+            }
+        }
+        CHECK_STR(end.detail, "");
+        CHECK_INT(end.err, 0);
+    }
+    say("EVAL if\t#redis.call('KEYS','*,7:default,?:*')>0\tthen\terror('left')\tend 0");
+    soon_found(1);
+    stop();
+}
+
 /* --- memory --- */
 
 /* Each of a call's own allocations fails once: it is not started, or ends with an error. */
@@ -385,6 +415,7 @@ static const struct test_case cases[] = {
     CASE(an_index_without_scopes_is_the_default_one),
     CASE(words_without_meaning_to_redis_find_nothing),
     CASE(an_index_that_is_dropped_is_noticed_by_searches),
+    CASE(a_delete_waits_until_an_index_is_built_over_what_was_there),
     CASE(a_failed_allocation_fails_the_call_and_nothing_else),
     {NULL, NULL},
 };
