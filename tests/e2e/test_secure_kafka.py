@@ -3,13 +3,53 @@ variable is wrong, in the log and in /readyz, and is tried again."""
 
 import concurrent.futures
 import os
+import re
 import subprocess
 import unittest
+import unittest.mock
 
-from cluster import BIN, Cluster, get, wait_until  # First: it sets the path of what follows.
+from cluster import BIN, ROOT, Cluster, free_port, get, wait_until  # First: it sets the path of what follows.
 from secure_kafka import SCRAM_WORKS, USER, Authority, SecureKafka
 
-PASSWORD = "kafka-Canary-5d3a"
+CANARY = "Canary-5d3a"
+PASSWORD = f"kafka-{CANARY}"
+# What docs/REDIS.md says that a user needs.
+ACL = re.search(r"ACL SETUSER sluice on >PASSWORD (.*)", open(
+    os.path.join(ROOT, "docs", "REDIS.md"), encoding="utf-8").read()).group(1)
+
+
+class SecureRedis:
+    """A Redis that lets in nobody but an administrator and a user with few rights."""
+
+    def __init__(self, password):
+        port = free_port()
+        self.url = f"redis://sluice:{password}@127.0.0.1:{port}"
+        self.admin_url = f"redis://root:root@127.0.0.1:{port}"
+        self._process = subprocess.Popen(["redis-server", "-"], stdin=subprocess.PIPE,
+                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with self._process.stdin as settings:
+            settings.write(f"""port {port}
+bind 127.0.0.1
+save ""
+rdbcompression no
+user root on >root ~* &* +@all
+user sluice on >{password} {ACL.replace("<p>", "t*")}
+user default off
+""".encode())
+        wait_until(lambda: self._ask("PING") == "PONG\n", 10, "Redis")
+
+    def _ask(self, *command):
+        return subprocess.run(["redis-cli", "-u", self.admin_url, *command], capture_output=True,
+                              text=True, errors="replace", timeout=10, check=False).stdout
+
+    def everything(self):
+        """All keys, and what is in them as Redis would move it elsewhere."""
+        keys = self._ask("KEYS", "*").split("\n")[:-1]
+        return "".join(key + self._ask("DUMP", key) for key in keys)
+
+    def stop(self):
+        self._process.terminate()
+        self._process.wait(10)
 
 
 class SecureTransport(unittest.TestCase):
@@ -33,13 +73,47 @@ class SecureTransport(unittest.TestCase):
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             return list(pool.map(lambda call: self.make_topics(*call[:2], **dict(*call[2:3])), calls))
 
-    def test_questions_are_answered_through_sasl_ssl(self):
-        with self.cluster("sasl_ssl", "SCRAM-SHA-256" if SCRAM_WORKS else "PLAIN") as cluster:
+    def test_questions_are_answered_with_least_rights_and_secrets_stay_secret(self):
+        """A stack with a secret in each option that its programs have for one, some calls failing."""
+        redis = SecureRedis(f"redis-{CANARY}")
+        self.addCleanup(redis.stop)
+        names = {"SLUICE_TEST_REDIS": redis.admin_url,
+                 "SLUICE_TEST_BROKERS": f"127.0.0.1:{self.kafka.ports['plaintext']}"}
+        secrets = {f"SLUICE_{name}_API_KEY": f"key-{name}-{CANARY}"
+                   for name in ("EMBED", "CHAT", "RERANK")}
+        secrets["SLUICE_REDIS_URL"] = redis.url
+        secrets["SLUICE_API_KEY"] = f"caller-{CANARY}"
+        with unittest.mock.patch.dict(os.environ, names), \
+                self.cluster("sasl_ssl", "SCRAM-SHA-256" if SCRAM_WORKS else "PLAIN",
+                             fresh_redis=False, **secrets) as cluster:
             for i in range(3):
                 status, result = cluster.ask(f"Question {i}: who may read this?")
                 self.assertEqual((status, result["outcome"]), (200, "done"), result)
+            self.assertNotIn("NOPERM", "".join(w.log() for w in cluster.workers))
+            written = []
+            cluster.upstream.behave(chat={"error_status": 401})
+            written.append(str(cluster.ask("Question 4: whose key is wrong?")))
+            cluster.upstream.behave(embed={"error_status": 500})
+            written.append(str(cluster.ask("Question 5: what fails?", timeout_ms=3000)))
+            cluster.produce("queries", b"\xdd\x10\x00\x00\x00", key="poison")
+            wait_until(lambda: cluster.consume("queries.dlq"), 20, "a dead letter")
+            for topic in ("queries", "retrieve", "rerank", "generate", "replies", "results",
+                          "analytics", "queries.dlq"):
+                written.append(str(cluster.consume(topic)))
             for worker in cluster.workers:
-                self.assertNotIn(PASSWORD, worker.log())
+                written.append(get(worker.admin() + "/metrics")[1].decode())
+                written.append(subprocess.run(
+                    [os.path.join(BIN, f"sluice-{worker.name}"), "--print-config"],
+                    env=cluster.environment(), capture_output=True, text=True, timeout=20,
+                    check=True).stdout)
+            written.append(cluster.sluice("config").stdout)
+            written.append(cluster.sluice("status", check=False).stdout)
+            written.append(redis.everything())
+        written += [worker.log() for worker in cluster.workers]
+        self.assertIn("(hidden)", "".join(written))
+        self.assertIn(f"{cluster.prefix}:epoch", "".join(written))
+        for text in written:
+            self.assertNotIn(CANARY, text)
 
     def test_every_mechanism_and_kind_of_listener_lets_us_in(self):
         kinds = (("ssl", "none"), ("sasl_ssl", "PLAIN"), ("sasl_plaintext", "PLAIN"),
