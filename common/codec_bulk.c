@@ -24,7 +24,8 @@ enum {
     FIELD(sl_document, "metadata", metadata, sl_read_metadata, 0, SL_METADATA_MAX),                \
     FIELD(sl_document, "collection", collection, sl_read_name, 1, NAME_MAX_BYTES),                 \
     FIELD(sl_document, "ingest_id", ingest_id, sl_read_name, 0, NAME_MAX_BYTES),                   \
-    FIELD(sl_document, "delete", remove, sl_read_bool, 0, 0)
+    FIELD(sl_document, "delete", remove, sl_read_bool, 0, 0),                                      \
+    FIELD(sl_document, "again", again, sl_read_bool, 0, 0)
 /* clang-format on */
 
 static const struct sl_field json_fields[] = {DOCUMENT_FIELDS};
@@ -188,7 +189,10 @@ void sl_document_encode(const struct sl_document *document, struct sl_buf *out)
 {
     struct sl_sink sink;
     sl_sink_init(&sink, out, false);
-    sl_sink_map(&sink, document->ingest_id.len > 0 ? 6 : 5);
+    size_t pairs = 5;
+    pairs += document->ingest_id.len > 0 ? 1 : 0;
+    pairs += document->again ? 1 : 0;
+    sl_sink_map(&sink, pairs);
     sl_sink_int_at(&sink, "v", SL_MESSAGE_MAJOR);
     sl_sink_text_at(&sink, "doc_id", document->doc_id);
     if (document->remove) {
@@ -202,6 +206,10 @@ void sl_document_encode(const struct sl_document *document, struct sl_buf *out)
     sl_sink_text_at(&sink, "collection", document->collection);
     if (document->ingest_id.len > 0) {
         sl_sink_text_at(&sink, "ingest_id", document->ingest_id);
+    }
+    if (document->again) {
+        sl_sink_key(&sink, "again");
+        sl_sink_bool(&sink, true);
     }
     sl_sink_map_end(&sink);
 }

@@ -187,6 +187,7 @@ struct sl_document {
     struct sl_span tenant;     /* sluice-tenant */
     struct sl_span ingest_id;  /* "ingest_id": the run that it is counted in; empty: none. */
     bool remove;               /* "delete": it is to go; then it has no text. */
+    bool again;                /* "again": it is stored anew also where nothing has changed. */
 };
 
 /* Some chunks of a document: on sluice.chunks without vectors, on sluice.vectors with them. */

@@ -5,7 +5,8 @@
 -- ARGV     how long an account is kept in ms, tenant, collection, doc_id, ingest_id (empty: no run),
 --          and the operation, one of
 --          'open', message id, hash (of the content and of all that its chunks depend on; empty: it is
---            only to fail), batch size, bytes, source     a document's message is taken up
+--            only to fail), batch size, bytes, source, '1' if it is wanted though unchanged
+--                                                        a document's message is taken up
 --          'remove', message id, source                   likewise, that the document is to go
 --          'cut', version, total                          it was cut into so many chunks
 --          'look', version, place                         what is known of it, before a batch is written
@@ -228,7 +229,7 @@ end
 
 local ops = {}
 
-function ops.open(id, hash, size, bytes, source)
+function ops.open(id, hash, size, bytes, source, again)
   local message = prefix .. ':ingest:message:' .. id
   local version = redis.call('GET', message)
   if version == 'skipped' then
@@ -237,7 +238,7 @@ function ops.open(id, hash, size, bytes, source)
   if not version and is_late(source) then
     return pass_over(message, 'processed')
   end
-  if not version and is_unchanged(hash) then
+  if not version and again ~= '1' and is_unchanged(hash) then
     redis.call('HSET', doc, 'last', source)
     return pass_over(message, 'skipped')
   end

@@ -398,6 +398,13 @@ TEST(an_unchanged_document_is_skipped)
     CHECK_INT(open_hash("a", "m3", "A").state, INGEST_STATE_SKIPPED); /* Delivered again. */
     CHECK_STR(read_run(1), "1 1 1 1 1 ");
     CHECK_INT(open_hash("b", "m4", "A").state, INGEST_STATE_OPEN);
+    struct question anew = about("a", 0); /* Its store may have lost it. */
+    anew.ask.message = SL_SPAN("m5");
+    anew.ask.hash = SL_SPAN("A");
+    anew.ask.size = 32;
+    anew.ask.place = INGEST_DOCUMENT;
+    anew.ask.again = true;
+    CHECK_INT(ask(anew, INGEST_OPEN).state, INGEST_STATE_OPEN);
     cluster_stop(&cluster);
 }
 

@@ -54,9 +54,11 @@ TEST(a_document_comes_back)
                                  .text = SL_SPAN("some text"),
                                  .metadata = SL_SPAN("{\"a\":{\"b\":[]}}"),
                                  .collection = SL_SPAN("c"),
-                                 .ingest_id = SL_SPAN("run")};
+                                 .ingest_id = SL_SPAN("run"),
+                                 .again = true};
     sl_document_encode(&before, &bytes);
     CHECK_INT(decode(sl_buf_span(&bytes), false), 0);
+    CHECK(document.again);
     CHECK(sl_span_equal(document.text, before.text));
     CHECK(sl_span_equal(document.metadata, before.metadata));
     CHECK(sl_span_equal(document.ingest_id, before.ingest_id));

@@ -29,6 +29,7 @@ static const char help[] =
     "                   (**/*.txt, **/*.md)\n"
     "  --exclude P      files and folders to leave out; may be given several times\n"
     "  --id NAME        the document that - becomes\n"
+    "  --again          stores unchanged documents anew, for a store that has lost some\n"
     "  --dry-run        lists what would be sent and what would fail; needs no server\n"
     "  --timeout T      how long nothing may move                  (60s)\n\n"
     "Patterns are those of the shell; ** stands for any number of folders, and a leading dot must\n"
@@ -52,7 +53,7 @@ struct ingest_args {
     struct cli_list words, take, exclude, metadata;
     const char *collection, *id;
     long long timeout_ms;
-    bool dry_run;
+    bool dry_run, again;
 };
 
 static int run_plan(const struct ingest_args *args, const struct cli_plan *plan,
@@ -65,6 +66,7 @@ static int run_plan(const struct ingest_args *args, const struct cli_plan *plan,
         .command = "ingest",
         .plan = plan,
         .collection = args->collection,
+        .again = args->again,
         .metadata = metadata,
         .source = sl_buf_span(&source),
         .timeout_ms = (uint64_t)args->timeout_ms,
@@ -123,6 +125,7 @@ int cli_ingest(int argc, char **argv)
         {"--pattern", CLI_LIST, &a.take, 0, 0},
         {"--exclude", CLI_LIST, &a.exclude, 0, 0},
         {"--id", CLI_TEXT, &a.id, 0, 0},
+        {"--again", CLI_SWITCH, &a.again, 0, 0},
         {"--dry-run", CLI_SWITCH, &a.dry_run, 0, 0},
         {"--timeout", CLI_DURATION, &a.timeout_ms, 1000, 86400000},
         {.name = NULL},

@@ -16,6 +16,7 @@ struct cli_ingest_run {
     const char *command; /* "ingest", for what is said on stderr. */
     const struct cli_plan *plan;
     const char *collection;
+    bool again;              /* Unchanged documents are stored anew, too. */
     struct sl_span metadata; /* JSON; empty: none. */
     struct sl_span source;   /* Of the run, for the account. */
     bool remove;             /* The documents are to go; nothing is read. */

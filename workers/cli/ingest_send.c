@@ -52,6 +52,7 @@ static void read_on_pool(void *ctx)
         .doc_id = sl_span_of(reading->file->id),
         .metadata = run->metadata,
         .collection = sl_span_of(run->collection),
+        .again = run->again,
         .ingest_id = sl_span_of(run->ingest_id),
         .remove = run->remove,
     };

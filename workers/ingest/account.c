@@ -17,7 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { RETRY_BASE_MS = 100, RETRY_CAP_MS = 5000, ARGS_MAX = 12, NUMBER = 24, REPLY_LEN = 4 };
+enum { RETRY_BASE_MS = 100, RETRY_CAP_MS = 5000, ARGS_MAX = 13, NUMBER = 24, REPLY_LEN = 4 };
 
 static struct sl_redis_script script = {.text = sl_lua_ingest_account};
 
@@ -67,6 +67,7 @@ static void write_rest(const struct ingest_ask *ask, struct args *args)
         add_number(args, ask->size);
         add_number(args, (int64_t)ask->bytes);
         add(args, ask->source);
+        add_number(args, ask->again ? 1 : 0);
         break;
     case INGEST_REMOVE:
         add(args, ask->source);

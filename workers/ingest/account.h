@@ -51,6 +51,7 @@ struct ingest_ask {
     struct sl_span hash;      /* OPEN: all that its chunks depend on; empty: it is only to fail. */
     uint32_t size;            /* OPEN: chunks of a batch. */
     uint64_t bytes;           /* OPEN: of the text. */
+    bool again;               /* OPEN: it is wanted also if it is unchanged. */
     struct sl_span reason;    /* FAILED: one line. */
     int64_t place;            /* Who asks: a batch's first index, or INGEST_DOCUMENT. */
     uint32_t chunks;          /* BATCH: how many of the total are in it. */

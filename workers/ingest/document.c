@@ -194,6 +194,7 @@ static void open_version(struct ingest_job *state)
     state->ask.hash = sl_span_of(state->hash.hex);
     state->ask.size = (uint32_t)ingest_config.batch;
     state->ask.bytes = sl_job_document(state->job)->text.len;
+    state->ask.again = sl_job_document(state->job)->again;
     ingest_ask_about(state, INGEST_OPEN, on_opened);
 }
 
