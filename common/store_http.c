@@ -123,7 +123,7 @@ static void on_looked(void *ctx, int err, int status, struct sl_span body, const
 {
     struct search_call *call = ctx;
     struct sl_http_store *store = http_store_of(&call->base);
-    const struct sl_http_step look = {.path = store->kind->look_path};
+    const struct sl_http_step look = {.method = "GET", .path = store->kind->look_path};
     char why[HTTP_STORE_DETAIL] = "";
     (void)attempts;
     err = http_shape_take(store, &look, err, status, body, detail, why, sizeof(why));

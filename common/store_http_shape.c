@@ -52,9 +52,10 @@ int http_shape_next(struct sl_http_store *store, enum http_shape_use use, uint32
 
 /* --- the answers --- */
 
-static bool is_look(const struct sl_http_store *store, const struct sl_http_step *step)
+/* What is made may have the same path. */
+static bool is_look(const struct sl_http_step *step)
 {
-    return step->path == store->kind->look_path;
+    return strcmp(step->method, "GET") == 0;
 }
 
 static int take_look(struct sl_http_store *store, struct sl_span body, char *why, size_t why_size)
@@ -88,10 +89,10 @@ static bool says(struct sl_span body, const char *text)
 int http_shape_take(struct sl_http_store *store, const struct sl_http_step *step, int err,
                     int status, struct sl_span body, const char *detail, char *why, size_t why_size)
 {
-    if (err == 0 && is_look(store, step)) {
+    if (err == 0 && is_look(step)) {
         return take_look(store, body, why, why_size);
     }
-    if (is_look(store, step) && http_store_is_missing(store, err, status, body)) {
+    if (is_look(step) && http_store_is_missing(store, err, status, body)) {
         store->shape = (struct sl_http_shape){.known = true};
         store->store.dim = 0;
         return 0;
@@ -101,7 +102,7 @@ int http_shape_take(struct sl_http_store *store, const struct sl_http_step *step
         return 0;
     }
     snprintf(why, why_size, "%s", detail);
-    return err == -SL_EREJECTED && !is_look(store, step) ? -SL_EINVAL : err;
+    return err == -SL_EREJECTED && !is_look(step) ? -SL_EINVAL : err;
 }
 
 /* --- at start-up, waiting --- */
