@@ -86,8 +86,7 @@ struct sl_query {
     /* Routing: in Kafka headers, so that nobody has to decode the body for it. */
     struct sl_span id;          /* sluice-id */
     struct sl_span tenant;      /* sluice-tenant */
-    struct sl_span key;         /* sluice-key, between stages: the job's own record key, that of its
-                                 * result; empty: the id. */
+    struct sl_span key;         /* sluice-key, between stages: the result's; empty: the id. */
     int64_t deadline_ms;        /* sluice-deadline; 0: not set yet. */
     struct sl_span reply_topic; /* reply-to; empty: none. */
     int32_t reply_partition;    /* -1: by key. */

@@ -55,6 +55,10 @@ LIMITS = {
     "SLUICE_RERANK_LIMIT": 2,
     # And a batch of chunks takes them long where other programs want the processors too.
     "SLUICE_EMBED_FIRST_BYTE_TIMEOUT": "60s",
+    # A chat model on the processor may take long to its first token, and between two of them.
+    "SLUICE_CHAT_FIRST_BYTE_TIMEOUT": "60s",
+    "SLUICE_CHAT_IDLE_TIMEOUT": "60s",
+    "SLUICE_CHAT_TIMEOUT": "60s",
 }
 
 # Seconds until a stopping process is killed. A worker's own limit, SLUICE_DRAIN_TIMEOUT, comes
@@ -194,11 +198,13 @@ def store_kind(layout):
 
 
 def write_redis_config(layout, chosen):
-    (layout.data / "redis").mkdir(parents=True, exist_ok=True)
+    # The one server cannot read what the other has written.
+    directory = layout.data / ("redis-query-engine" if store_kind(layout) == "redis" else "redis")
+    directory.mkdir(parents=True, exist_ok=True)
     settings = {
         "bind": ports.LOOPBACK,
         "port": chosen["redis"],
-        "dir": f'"{layout.data / "redis"}"',
+        "dir": f'"{directory}"',
         # Claims and permits must never be evicted, and must outlive a restart.
         "maxmemory-policy": "noeviction",
         "appendonly": "yes",

@@ -47,6 +47,8 @@ class Store:
 
 
 class Case(unittest.TestCase):
+    searches = 0
+
     def make_store(self):
         return Store()
 
@@ -76,12 +78,15 @@ class Case(unittest.TestCase):
         self.assertEqual(done.returncode, code, done)
         return json.loads(done.stdout), done.stderr
 
-    def search(self, cluster, question, answers=1):
+    def search(self, cluster, question):
+        """The hits. By the query's id: results come in the order of their partitions."""
+        Case.searches += 1
+        query_id = f"search-{Case.searches}"
         cluster.produce("queries", json.dumps({"query": question, "mode": "search"}).encode(),
-                        headers=["content-type=application/json"])
-        results = wait_until(lambda: len(r := cluster.consume("results")) >= answers and r, 30,
-                             "a result")
-        return json.loads(results[-1]["payload"])["source_chunks"]
+                        headers=["content-type=application/json", f"sluice-id={query_id}"])
+        results = lambda: (json.loads(one["payload"]) for one in cluster.consume("results"))
+        return wait_until(lambda: next((one for one in results() if one["id"] == query_id), None), 30,
+                          "a result")["source_chunks"]
 
 
 class Documents(Case):

@@ -103,14 +103,6 @@ class QdrantStore:
 class Documents:
     """What holds for both."""
 
-    def find(self, cluster, question):
-        """The hits of a search; results come in the order of their partitions."""
-        cluster.produce("queries", json.dumps({"query": question, "mode": "search"}).encode(),
-                        headers=["content-type=application/json"])
-        results = lambda: (json.loads(one["payload"]) for one in cluster.consume("results"))
-        return wait_until(lambda: next((one for one in results() if one["query"] == question), None),
-                          30, "a result")["source_chunks"]
-
     def test_documents_are_found_replaced_and_removed(self):
         cluster = self.cluster(stages=("embed", "retrieve", "rerank"))
         root = self.folder(a=text_of(200), b=CODE)
@@ -119,7 +111,7 @@ class Documents:
                            10, "all chunks")
         self.assertEqual((summary["processed"], summary["failed"], errors), (2, 0, ""))
         self.assertEqual(summary["total_chunks"], len(first))
-        self.assertEqual(self.find(cluster, "launch code")[0]["text"], CODE)
+        self.assertEqual(self.search(cluster, "launch code")[0]["text"], CODE)
 
         with open(os.path.join(root, "a.md"), "w", encoding="utf-8") as f:
             f.write("Egrets are white.")
@@ -127,7 +119,7 @@ class Documents:
         wait_until(lambda: [row[0] for row in self.store.rows()] == ["a.md", "b.md"], 10,
                    "the old version's end")
         self.assertGreater(self.store.rows()[0][1], first[0][1])
-        self.assertEqual(self.find(cluster, "egrets")[0]["doc_id"], "a.md")
+        self.assertEqual(self.search(cluster, "egrets")[0]["doc_id"], "a.md")
 
         cluster.produce("documents", json.dumps({"doc_id": "a.md", "delete": True}).encode(),
                         headers=["content-type=application/json"])

@@ -29,18 +29,17 @@ static void keep_why(struct ingest_state *state, int err)
 
 /* --- before the begin --- */
 
-/* Another directory's run, told by its source: those of HTTP and of deletions have none. */
-static bool is_other_root(const struct ingest_state *state, const struct sl_ingest_run *run)
+/* A directory's run, told by its source: those of HTTP and of deletions have none. */
+static bool has_root(struct sl_span source)
 {
-    static const char *const no_roots[] = {"standard input on ", "POST ", "sluice documents "};
+    static const char *const no_roots[] = {"standard input on ", "POST ", "DELETE ",
+                                           "sluice documents "};
     for (size_t i = 0; i < sizeof(no_roots) / sizeof(no_roots[0]); i++) {
-        if (sl_span_begins(run->source, no_roots[i]) ||
-            sl_span_begins(state->run->source, no_roots[i])) {
+        if (sl_span_begins(source, no_roots[i])) {
             return false;
         }
     }
-    return run->source.len > 0 && sl_span_is(run->collection, state->run->collection) &&
-           !sl_span_equal(run->source, state->run->source);
+    return source.len > 0;
 }
 
 static void warn_of(struct ingest_state *state, const struct sl_ingest_run *other)
@@ -68,11 +67,14 @@ static void on_runs(void *ctx, int err, const struct sl_ingest_run *runs, size_t
         return;
     }
     state->looked = true;
-    for (size_t i = 0; i < len; i++) {
-        if (is_other_root(state, &runs[i])) {
-            warn_of(state, &runs[i]);
-            break;
-        }
+    size_t last = 0; /* The collection's last run of a directory: the warning comes once. */
+    while (last < len && !(has_root(runs[last].source) &&
+                           sl_span_is(runs[last].collection, state->run->collection))) {
+        last++;
+    }
+    if (last < len && has_root(state->run->source) &&
+        !sl_span_equal(runs[last].source, state->run->source)) {
+        warn_of(state, &runs[last]);
     }
     ingest_watch(state);
 }
