@@ -31,6 +31,9 @@ static inline void peer_open(struct peer *peer, int port)
     CHECK(peer->fd >= 0);
     sl_buf_init(&peer->in, 64 * 1024 * 1024);
     setsockopt(peer->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    /* Fixed, or the kernel takes many megabytes for a peer that does not read. */
+    const int room = 1 << 18;
+    CHECK(setsockopt(peer->fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room)) == 0);
     CHECK(connect(peer->fd, (struct sockaddr *)&at, sizeof(at)) == 0);
 }
 
